@@ -1,0 +1,91 @@
+"""Fusion of what the sources deliver into one snapshot, with the age of every reading.
+
+Not thread-safe: the guard calls it under its lock.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+
+from firmware_shims.reading import Quality, Reading, Snapshot, Source
+
+NS = 1_000_000_000
+SOURCE_SILENT_NS = NS
+"""A source that has not said `heard` for so long has died or hangs: nothing of it is trusted."""
+UNWATCHED_NS = 5 * NS
+"""A gap so long between two looks means that this computer slept (or was stopped): everything is forgotten."""
+
+
+class Signals:
+    """The latest reading of every signal by source. The order of the sources is their precedence."""
+
+    def __init__(self, sources: Sequence[Source]) -> None:
+        names = [source.name for source in sources]
+        if len(set(names)) != len(names):
+            raise ValueError(f"two signal sources have the same name: {sorted(names)}")
+        self._stale_ns = {
+            source.name: {path: int(age_s * NS) for path, age_s in source.stale_after_s.items()}
+            for source in sources
+        }
+        self._latest: dict[str, dict[str, Reading]] = {name: {} for name in names}
+        self._heard_ns: dict[str, int] = {}
+        self._looked_ns: int | None = None
+        self.declared = frozenset(path for ages in self._stale_ns.values() for path in ages)
+
+    def update(self, readings: Iterable[Reading]) -> int | None:
+        """Take readings in; returns the stamp of the last one that changed a value, None when none did."""
+        changed_ns = None
+        for reading in readings:
+            latest = self._latest[reading.source]
+            before = latest.get(reading.path)
+            fresh = _sound(reading)
+            latest[reading.path] = fresh
+            if before is None or before.value != fresh.value or before.quality is not fresh.quality:
+                changed_ns = fresh.stamp_ns
+        return changed_ns
+
+    def heard(self, source: str, now_ns: int) -> bool:
+        """Judge ages: everything sent up to `now_ns` has been delivered. True when a reading went stale."""
+        self._heard_ns[source] = now_ns
+        ages = self._stale_ns[source]
+        return self._expire(source, lambda reading: now_ns - reading.stamp_ns > ages[reading.path])
+
+    def look(self, now_ns: int) -> bool:
+        """Notice dead sources and a computer that slept. True when a reading changed."""
+        unwatched = self._looked_ns is not None and now_ns - self._looked_ns > UNWATCHED_NS
+        self._looked_ns = now_ns
+        if unwatched:
+            forgotten = any(self._latest.values())
+            self._latest = {name: {} for name in self._latest}
+            self._heard_ns = {}
+            return forgotten
+        silent = [name for name, heard_ns in self._heard_ns.items() if now_ns - heard_ns > SOURCE_SILENT_NS]
+        gone = [self._expire(name, lambda _: True) for name in silent]
+        return any(gone)
+
+    def snapshot(self, now_ns: int) -> Snapshot:
+        """Fuse: the first source with a good reading speaks for a signal, else the first with any."""
+        fused: dict[str, Reading] = {}
+        for latest in self._latest.values():
+            for path, reading in latest.items():
+                held = fused.get(path)
+                if held is None or (held.quality is not Quality.GOOD and reading.quality is Quality.GOOD):
+                    fused[path] = reading
+        return Snapshot(now_ns, fused)
+
+    def _expire(self, source: str, stale: Callable[[Reading], bool]) -> bool:
+        latest = self._latest[source]
+        gone = [r for r in latest.values() if r.quality is Quality.GOOD and stale(r)]
+        for reading in gone:
+            latest[reading.path] = replace(reading, quality=Quality.STALE)
+        return bool(gone)
+
+
+def _sound(reading: Reading) -> Reading:
+    """A good reading without a usable value is invalid, whatever its source says of it."""
+    value = reading.value
+    if reading.quality is not Quality.GOOD or isinstance(value, bool | str):
+        return reading
+    if value is None or not math.isfinite(value):
+        return replace(reading, value=None, quality=Quality.INVALID)
+    return reading

@@ -1,0 +1,55 @@
+"""A car for tests: readings by hand, a clock by hand."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from firmware_shims import vss
+from firmware_shims.reading import Quality, Reading, Snapshot, Value
+
+NS = 1_000_000_000
+
+PARKED_AND_CHARGING: Mapping[str, Value] = {
+    vss.LOW_VOLTAGE_STATE: "OFF",
+    **dict.fromkeys(vss.DOORS, False),
+    vss.DRIVER_SEAT: False,
+    vss.BRAKE: 0.0,
+    vss.GEAR: vss.GEAR_PARK,
+    vss.SPEED: 0.0,
+    vss.CHARGE_LINE_POWER: 7200.0,
+    vss.PACK_CURRENT: 15.0,
+    vss.SOC: 64.0,
+    vss.PACK_TEMPERATURE_MIN: 22.0,
+    vss.PACK_TEMPERATURE_MAX: 24.0,
+    vss.CHIP_TEMPERATURE: 45.0,
+}
+
+
+@dataclass
+class HandClock:
+    """A clock that goes only when told."""
+
+    now_ns: int = 1000 * NS
+
+    def __call__(self) -> int:
+        return self.now_ns
+
+    def forward(self, seconds: float) -> int:
+        self.now_ns += int(seconds * NS)
+        return self.now_ns
+
+
+@dataclass
+class Car:
+    """Values and qualities of every signal, changed by hand."""
+
+    values: dict[str, Value] = field(default_factory=lambda: dict(PARKED_AND_CHARGING))
+    qualities: dict[str, Quality] = field(default_factory=dict)
+
+    def readings(self, now_ns: int, source: str = "car") -> list[Reading]:
+        return [
+            Reading(path, value, source, now_ns, self.qualities.get(path, Quality.GOOD))
+            for path, value in self.values.items()
+        ]
+
+    def snapshot(self, now_ns: int) -> Snapshot:
+        return Snapshot(now_ns, {reading.path: reading for reading in self.readings(now_ns)})

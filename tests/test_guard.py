@@ -1,0 +1,188 @@
+import threading
+import time
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+
+import pytest
+from cars import PARKED_AND_CHARGING, Car, HandClock
+
+from agent.guard import Cue, Guard
+from agent.policy.settings import PolicySettings
+from agent.policy.verdict import Policy, Verdict
+from agent.protocol.reasons import Reason
+from agent.signals import Signals
+from firmware_shims import vss
+from firmware_shims.reading import Quality, Reading, Sink
+
+
+@dataclass
+class HandSource:
+    """A source that is driven by calls of the test."""
+
+    name: str = "car"
+    stale_after_s: Mapping[str, float] = field(
+        default_factory=lambda: dict.fromkeys(PARKED_AND_CHARGING, 0.5)
+    )
+
+    def run(self, sink: Sink, stop: threading.Event) -> None:
+        raise NotImplementedError
+
+
+@dataclass
+class Bench:
+    """A real guard over a car that is driven by hand; workers are only their kill."""
+
+    clock: HandClock = field(default_factory=HandClock)
+    car: Car = field(default_factory=Car)
+    said: list[tuple[Verdict, Cue | None]] = field(default_factory=list)
+    killed_in: list[str] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        self.source = HandSource()
+        policy = Policy(PolicySettings(), frozenset(PARKED_AND_CHARGING), compute_w=60)
+        self.guard = Guard(
+            policy, [self.source], self.clock, lambda verdict, cue: self.said.append((verdict, cue))
+        )
+
+    def drive(self, seconds: float, step_s: float = 0.1) -> None:
+        """Let the car go on sending everything."""
+        for _ in range(round(seconds / step_s)):
+            self.clock.forward(step_s)
+            self.guard.update(self.car.readings(self.clock()))
+            self.guard.heard("car", self.clock())
+            self.guard.look()
+
+    def kill(self) -> int:
+        self.killed_in.append(threading.current_thread().name)
+        return self.clock()
+
+
+@pytest.fixture
+def bench() -> Bench:
+    return Bench()
+
+
+def test_a_door_frame_kills_the_worker_in_the_thread_that_read_it(bench: Bench) -> None:
+    bench.drive(61)
+    assert bench.guard.verdict.allowed
+    assert bench.guard.admit(bench.kill)
+    seen_ns = bench.clock.forward(0.01)
+    door = Reading(vss.DRIVER_DOOR, True, "car", seen_ns)
+    reader = threading.Thread(target=bench.guard.update, args=([door],), name="can-reader")
+    reader.start()
+    reader.join()
+    assert bench.killed_in == ["can-reader"]
+    verdict, cue = bench.said[-1]
+    assert [blocker.reason for blocker in verdict.blockers] == [Reason.OWNER_PRESENT]
+    assert cue is not None
+    assert cue.seen_ns == seen_ns
+    assert cue.killed_ns is not None
+
+
+def test_no_worker_is_admitted_while_the_car_is_blocked(bench: Bench) -> None:
+    assert not bench.guard.admit(bench.kill)
+    bench.drive(1)
+    assert bench.guard.verdict.settling
+    assert bench.guard.admit(bench.kill)
+    bench.car.values[vss.GEAR] = vss.GEAR_DRIVE
+    bench.drive(0.1)
+    assert bench.killed_in == [threading.current_thread().name]
+    assert not bench.guard.admit(bench.kill)
+
+
+def test_silence_of_the_bus_is_unknown_and_ends_work(bench: Bench) -> None:
+    bench.drive(61)
+    bench.clock.forward(0.5)
+    bench.guard.heard("car", bench.clock())
+    assert bench.guard.verdict.allowed
+    bench.clock.forward(0.001)
+    bench.guard.heard("car", bench.clock())
+    assert bench.guard.verdict.urgent
+
+
+def test_a_hiccup_of_our_own_is_no_cue(bench: Bench) -> None:
+    bench.drive(61)
+    bench.clock.forward(0.9)  # nobody read the socket for 0.9 s; the frames are still in it
+    bench.guard.update(bench.car.readings(bench.clock()))
+    bench.guard.heard("car", bench.clock())
+    assert bench.guard.verdict.allowed
+
+
+def test_a_source_that_died_is_noticed_without_its_help(bench: Bench) -> None:
+    bench.drive(61)
+    bench.clock.forward(1.001)
+    bench.guard.look()
+    assert {blocker.reason for blocker in bench.guard.verdict.blockers} == {Reason.UNKNOWN_SIGNAL}
+
+
+def test_a_computer_that_slept_wakes_with_every_reading_never(bench: Bench) -> None:
+    bench.drive(61)
+    bench.clock.forward(12 * 3600)
+    bench.guard.look()
+    qualities = {bench.guard.snapshot[path].quality for path in PARKED_AND_CHARGING}
+    assert qualities == {Quality.NEVER}
+    bench.drive(59)
+    assert not bench.guard.verdict.allowed
+
+
+def test_a_drifting_value_is_no_news_but_a_new_reason_is(bench: Bench) -> None:
+    bench.drive(61)
+    said = len(bench.said)
+    bench.car.values[vss.PACK_CURRENT] = 14.0
+    bench.drive(1)
+    assert len(bench.said) == said
+    bench.car.values[vss.SPEED] = 3.0
+    bench.drive(0.1)
+    bench.car.values[vss.SPEED] = 9.0
+    bench.drive(0.1)
+    assert len(bench.said) == said + 1
+
+
+def test_the_first_source_with_a_good_reading_speaks_for_a_signal() -> None:
+    signals = Signals([HandSource("a"), HandSource("b")])
+    signals.update([Reading(vss.SOC, 40.0, "b", 1), Reading(vss.SOC, None, "a", 1, Quality.INVALID)])
+    assert signals.snapshot(1).good(vss.SOC) == 40.0
+    signals.update([Reading(vss.SOC, 50.0, "a", 2)])
+    assert signals.snapshot(2).good(vss.SOC) == 50.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
+def test_a_good_reading_without_a_number_is_invalid(value: float | None) -> None:
+    signals = Signals([HandSource()])
+    signals.update([Reading(vss.SOC, value, "car", 1)])
+    assert signals.snapshot(1)[vss.SOC].quality is Quality.INVALID
+
+
+def test_two_sources_of_the_same_name_are_refused() -> None:
+    with pytest.raises(ValueError, match="same name"):
+        Signals([HandSource(), HandSource()])
+
+
+@contextmanager
+def watching(guard: Guard) -> Iterator[None]:
+    stop = threading.Event()
+    thread = threading.Thread(target=guard.run, args=(stop,))
+    thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        guard.wake()
+        thread.join()
+
+
+def test_the_watching_thread_opens_the_gate_when_the_windows_have_passed() -> None:
+    allowed = threading.Event()
+    source = HandSource(stale_after_s=dict.fromkeys(PARKED_AND_CHARGING, 3600.0))
+    settings = PolicySettings(settle_s=0.05, grid_proof_s=0.05)
+    policy = Policy(settings, frozenset(PARKED_AND_CHARGING), compute_w=60)
+
+    def hear(verdict: Verdict, _: Cue | None) -> None:
+        if verdict.allowed:
+            allowed.set()
+
+    guard = Guard(policy, [source], time.monotonic_ns, hear)
+    with watching(guard):
+        guard.update(Car().readings(time.monotonic_ns()))
+        assert allowed.wait(timeout=10)
