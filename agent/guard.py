@@ -92,11 +92,13 @@ class Guard:
             self._kills.append(kill)
             return True
 
-    def dismiss(self, kill: Kill) -> None:
-        """Forget a worker that is gone."""
+    def dismiss(self, kill: Kill) -> bool:
+        """Forget a worker that is gone; False when it had been killed in here."""
         with self._lock:
-            if kill in self._kills:
-                self._kills.remove(kill)
+            if kill not in self._kills:
+                return False
+            self._kills.remove(kill)
+            return True
 
     @property
     def may_exist(self) -> bool:

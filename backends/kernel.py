@@ -5,20 +5,25 @@ Plain synchronous Python. Every method is called in the worker process and from 
 methods, never at its top: the supervisor imports the module to validate options and must stay small.
 """
 
-from __future__ import annotations
-
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any, ClassVar, Protocol
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
-    from pathlib import Path
-
     import numpy as np
     import numpy.typing as npt
     from pydantic import BaseModel
 
     Array = npt.NDArray[np.generic]
+
+# Reason codes of the wire contract that a backend may give (agent.protocol.reasons has them all)
+MODEL_NOT_FOUND: Final = 130
+MODEL_UNSUPPORTED: Final = 132
+MODEL_INVALID: Final = 133
+INFERENCE_FAILED: Final = 160
+BACKEND_UNUSABLE: Final = 1020
+OUT_OF_MEMORY: Final = 1023
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,7 +64,8 @@ class Model:
 class Cost:
     """What running costs here, measured at load. None means not measured.
 
-    `cancel_bound_s` bounds `cancel()` to `run` having returned; without it preemption is by signal.
+    `cancel_bound_s` bounds `cancel()` to `run` having returned, at batch 1; it grows with the batch as
+    `run_s` does. Without it preemption is by signal.
     """
 
     run_s: Mapping[int, float] = field(default_factory=dict)
@@ -78,7 +84,7 @@ class Spent:
 
 
 class KernelError(Exception):
-    """A failure with data. `code` is a reason code of the wire contract (132, 133, 160, 1020, 1023, ...)."""
+    """A failure with data. `code` is a reason code of the wire contract, one of the constants above."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)
@@ -99,10 +105,11 @@ class Program(Protocol):
     """Largest number of rows in one run; None without a limit, 1 for a model of fixed batch."""
     cost: Cost
 
-    def run(self, inputs: Mapping[str, Array], outputs: Mapping[str, Array]) -> Spent:
+    def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:
         """Fill `outputs` (given C-contiguous arrays of shape (batch, *row_shape)) from `inputs`.
 
-        Raises `Cancelled` after `cancel`, `KernelError` for a failure. Never fills in zeros for one.
+        `inputs` are read-only, and both are valid until `run` returns and not a moment longer. Raises
+        `Cancelled` after `cancel`, `KernelError` for a failure. Never fills in zeros for one.
         """
 
     def cancel(self) -> None:
@@ -117,7 +124,8 @@ class Backend(Protocol):
 
     name: ClassVar[str]
     version: str
-    Options: ClassVar[type[BaseModel]]
+    """The runtime's version; may be empty until the first `probe` or `load`."""
+    Options: "ClassVar[type[BaseModel]]"
 
     def __init__(self, options: Any) -> None:
         """Keep the validated options; touch no device yet."""

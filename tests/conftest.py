@@ -6,6 +6,11 @@ from pathlib import Path
 
 import pytest
 import pytest_asyncio
+from hypothesis import settings
+
+# a busy machine is no defect of an example; pytest-timeout finds what hangs
+settings.register_profile("parkwatt", parent=settings(), deadline=None)
+settings.load_profile("parkwatt")
 
 
 def children() -> set[int]:

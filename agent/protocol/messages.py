@@ -1,27 +1,46 @@
 """The messages of the wire contract. Unknown fields are ignored, unknown enum values are refused.
 
 Times are RFC 3339 UTC. A tensor is the Open Inference Protocol's (KServe v2), with its binary extension.
+What a type cannot say is checked where a message is made, so it holds on both ends of the wire.
 """
 
 import datetime as dt
 import enum
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
 from agent.protocol.reasons import Reason
 
-Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}$")]
+# Python's `$` also matches before a final newline, so these end with `\Z`; the JSON Schemas say `$`.
+Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
 """A task, vehicle or key id."""
-Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?$")]
+Region = Annotated[str, msgspec.Meta(pattern=r"^[A-Z]{2}(-[A-Z0-9]{1,3})?\Z")]
 """ISO 3166-1 alpha-2, or alpha-2 and subdivision."""
-Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}$")]
-Time = Annotated[dt.datetime, msgspec.Meta(tz=True)]
+Sha256 = Annotated[str, msgspec.Meta(pattern=r"^[0-9a-f]{64}\Z")]
+Time = Annotated[dt.datetime, msgspec.Meta(tz=True, extra_json_schema={"pattern": "(Z|[+-]00:00)$"})]
 Attempt = Annotated[int, msgspec.Meta(ge=1, le=2**53)]
+Count = Annotated[int, msgspec.Meta(ge=0, le=2**53)]
+"""Up to what every JSON reader holds exactly."""
 Dimension = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
-Name = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
-RowRange = tuple[Annotated[int, msgspec.Meta(ge=0, le=2**31)], Annotated[int, msgspec.Meta(ge=0, le=2**31)]]
+Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
+"""Text for people and logs: without control characters, so without terminal escapes."""
+ReasonName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [reason.label for reason in Reason]})]
+Row = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
+RowRange = tuple[Row, Row]
 """Half-open `[from, to)`."""
+
+
+def check_utc(field: str, time: dt.datetime | None) -> None:
+    """Raise ValueError unless `time` is absent or says that it is UTC: the contract knows no other zone."""
+    if time is not None and time.utcoffset() != dt.timedelta(0):
+        raise ValueError(f"`{field}` should be in UTC and say so, not {time.isoformat()}")
+
+
+def check_name(code: Reason, name: str) -> None:
+    """Raise ValueError unless `name` is the one that belongs to `code`."""
+    if name != code.label:
+        raise ValueError(f"reason {code.value} has the name `{code.label}`, not {name!r}")
 
 
 class Datatype(enum.Enum):
@@ -42,7 +61,7 @@ class Datatype(enum.Enum):
 
 
 class TaskState(enum.Enum):
-    """The life of a task; the last six are final."""
+    """The life of a task; `rejected` and the last six are final."""
 
     REJECTED = "rejected"
     ACCEPTED = "accepted"
@@ -87,7 +106,7 @@ class EnergySource(enum.Enum):
 class TensorParameters(msgspec.Struct, omit_defaults=True):
     """`binary_data_size`: bytes in the tail. `shared`: given whole to every row, it has no row dimension."""
 
-    binary_data_size: Annotated[int, msgspec.Meta(ge=0)] | None = None
+    binary_data_size: Count | None = None
     shared: bool = False
 
 
@@ -163,14 +182,33 @@ class Task(msgspec.Struct, omit_defaults=True):
     rows: RowRange | None = None
     parameters: dict[str, Any] = msgspec.field(default_factory=dict)
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for what no agent could run."""
+        check_utc("issued_at", self.issued_at)
+        check_utc("expires_at", self.expires_at)
+        if (self.inputs_url is None) != (self.inputs_sha256 is None):
+            raise ValueError("`inputs_url` and `inputs_sha256` go together: give both or none")
+        if len({output.name for output in self.outputs}) < len(self.outputs):
+            raise ValueError("`outputs` names the same output twice")
+
 
 class ReasonInfo(msgspec.Struct, omit_defaults=True):
     """Why, for programs (code) and people (text)."""
 
     code: Reason
-    name: str
+    name: ReasonName
     text: str = ""
     resume_at: Time | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where code and name disagree."""
+        check_name(self.code, self.name)
+        check_utc("resume_at", self.resume_at)
+
+    @classmethod
+    def of(cls, code: Reason, text: str = "", resume_at: dt.datetime | None = None) -> Self:
+        """The reason with the name that belongs to its code."""
+        return cls(code, code.label, text, resume_at)
 
 
 class Event(msgspec.Struct):
@@ -180,11 +218,15 @@ class Event(msgspec.Struct):
     attempt: Attempt
     state: TaskState
     at: Time
-    boot: int
-    seq: int
-    rows_done: int
-    rows_total: int
+    boot: Count
+    seq: Count
+    rows_done: Row
+    rows_total: Row
     reason: ReasonInfo | None = None
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("at", self.at)
 
 
 class Usage(msgspec.Struct):
@@ -213,15 +255,25 @@ class Result(msgspec.Struct):
     outputs: list[Tensor]
     usage: Usage
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for an empty range of rows."""
+        if self.rows[0] >= self.rows[1]:
+            raise ValueError(f"`rows` should be [from, to) with from < to, not {list(self.rows)}")
+
 
 class Blocker(msgspec.Struct):
     """A condition that does not allow work now."""
 
     code: Reason
-    name: str
+    name: ReasonName
     value: float | str | bool | None
     limit: float | str | None
     since: Time
+
+    def __post_init__(self) -> None:
+        """Raise ValueError where code and name disagree, and for a time that is not UTC."""
+        check_name(self.code, self.name)
+        check_utc("since", self.since)
 
 
 class BackendState(msgspec.Struct):
@@ -242,16 +294,16 @@ class OpenTask(msgspec.Struct):
     id: Id
     attempt: Attempt
     state: TaskState
-    rows_done: int
+    rows_done: Row
 
 
-class State(msgspec.Struct, omit_defaults=True):
+class State(msgspec.Struct):
     """The vehicle's retained state."""
 
     vehicle: Id
     region: Region
-    boot: int
-    seq: int
+    boot: Count
+    seq: Count
     online: Literal[True]
     at: Time
     mode: Mode
@@ -263,12 +315,16 @@ class State(msgspec.Struct, omit_defaults=True):
     open: list[OpenTask]
     version: str
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("at", self.at)
+
 
 class Offline(msgspec.Struct):
     """The Will, or a clean good-bye. The death of another boot is ignored."""
 
     vehicle: Id
-    boot: int
+    boot: Count
     online: Literal[False] = False
 
 
@@ -280,12 +336,20 @@ class Cancel(msgspec.Struct, tag_field="type", tag="cancel"):
     id: Id
     attempt: Attempt
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("issued_at", self.issued_at)
+
 
 class Drain(msgspec.Struct, tag_field="type", tag="drain"):
     """Take no more work and give back what is open, until `resume`; survives restarts."""
 
     audience: Id
     issued_at: Time
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("issued_at", self.issued_at)
 
 
 class Resume(msgspec.Struct, tag_field="type", tag="resume"):
@@ -294,13 +358,21 @@ class Resume(msgspec.Struct, tag_field="type", tag="resume"):
     audience: Id
     issued_at: Time
 
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("issued_at", self.issued_at)
+
 
 class Settled(msgspec.Struct, tag_field="type", tag="settled"):
     """The fleet has these results (id, attempt, from, to); the agent may forget them."""
 
     audience: Id
     issued_at: Time
-    results: Annotated[list[tuple[Id, Attempt, int, int]], msgspec.Meta(max_length=10_000)]
+    results: Annotated[list[tuple[Id, Attempt, Row, Row]], msgspec.Meta(max_length=10_000)]
+
+    def __post_init__(self) -> None:
+        """Raise ValueError for a time that is not UTC."""
+        check_utc("issued_at", self.issued_at)
 
 
 Control = Cancel | Drain | Resume | Settled

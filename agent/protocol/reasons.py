@@ -1,6 +1,9 @@
 """Reason codes: below 1000 the task's side, from 1000 the vehicle's, which is never held against a task."""
 
 import enum
+from typing import Final
+
+TEXT_MAX_CHARS: Final = 300
 
 
 class Reason(enum.IntEnum):
@@ -56,3 +59,17 @@ class Reason(enum.IntEnum):
     def label(self) -> str:
         """The name on the wire, for example `owner_present`."""
         return self.name.lower()
+
+
+class Refused(Exception):  # noqa: N818 - an answer to the other side, not a fault of ours
+    """Something from the other side that is not taken, with the reason that it is told.
+
+    `text` may quote the other side: it is cut to `TEXT_MAX_CHARS` and what does not print is escaped, so
+    that it can go into logs, terminals and events.
+    """
+
+    def __init__(self, reason: Reason, text: str) -> None:
+        cut = text[:TEXT_MAX_CHARS]
+        self.reason = reason
+        self.text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+        super().__init__(f"{reason.value} {reason.label}: {self.text}")

@@ -1,0 +1,24 @@
+"""The agent's durable memory: what it took over, what is done, what the fleet has not confirmed yet."""
+
+from agent.store.errors import RowsRefused, StoreFailed, StoreFull, StoreUnusable, TaskEnded, UnknownTask
+from agent.store.ledger import Ledger
+from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
+from agent.store.store import Store
+
+__all__ = [
+    "Acceptance",
+    "Counts",
+    "Ledger",
+    "NewTask",
+    "Outcome",
+    "PendingRows",
+    "RowsRefused",
+    "Store",
+    "StoreFailed",
+    "StoreFull",
+    "StoreUnusable",
+    "TaskEnded",
+    "TaskRow",
+    "UnknownTask",
+    "Unsettled",
+]

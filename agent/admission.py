@@ -1,0 +1,101 @@
+"""Whether a task is taken: one rule a line, the first that objects decides."""
+
+import datetime as dt
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from agent.protocol.messages import EnergySource, Task
+from agent.protocol.reasons import Reason, Refused
+from agent.settings import Settings
+
+
+@dataclass(frozen=True, slots=True)
+class Circumstances:
+    """What the rules look at beside the task. `now` is never earlier than the newest trusted signed time."""
+
+    settings: Settings
+    energy_source: EnergySource
+    now: dt.datetime
+    draining: bool
+    open_tasks: int
+    open_bytes: int
+    queued_s: float
+    task_bytes: int
+
+
+def _audience(task: Task, at: Circumstances) -> str | None:
+    return (
+        None
+        if task.audience == at.settings.vehicle.id
+        else f"for {task.audience}, this is {at.settings.vehicle.id}"
+    )
+
+
+def _deadline(task: Task, at: Circumstances) -> str | None:
+    return f"expired at {task.expires_at}, it is {at.now}" if task.expires_at <= at.now else None
+
+
+def _residency(task: Task, at: Circumstances) -> str | None:
+    """The data's regions and the car's own list must both hold the region in which the car is."""
+    here = {at.settings.vehicle.region, at.settings.vehicle.country}
+    if not here & set(at.settings.trust.residency):
+        return f"this car may compute in {', '.join(at.settings.trust.residency)}, it is in {at.settings.vehicle.region}"
+    if task.residency is not None and not here & set(task.residency):
+        return f"may stay in {', '.join(task.residency) or 'no region'}, this car is in {at.settings.vehicle.region}"
+    return None
+
+
+def _energy(task: Task, at: Circumstances) -> str | None:
+    metered = at.energy_source is not EnergySource.NONE
+    return (
+        None
+        if metered or task.limits.energy_j is None
+        else "limits.energy_j needs a meter, this car has none"
+    )
+
+
+def _backend(task: Task, at: Circumstances) -> str | None:
+    names = [backend.use for backend in at.settings.backends]
+    known = task.backend is None or task.backend in names
+    return None if known else f"backend {task.backend!r} is not here: {', '.join(names)}"
+
+
+def _inputs_url(task: Task, _: Circumstances) -> str | None:
+    return "inputs_url is not supported yet: send the inputs in the message" if task.inputs_url else None
+
+
+def _drain(_: Task, at: Circumstances) -> str | None:
+    return "the fleet has asked for a drain" if at.draining else None
+
+
+def _queue(_: Task, at: Circumstances) -> str | None:
+    limits = at.settings.tasks
+    if not at.open_tasks:
+        return None
+    if at.open_tasks >= limits.queue_tasks:
+        return f"{at.open_tasks} tasks are open, queue_tasks is {limits.queue_tasks}"
+    if at.open_bytes + at.task_bytes > limits.queue_bytes:
+        return f"{at.open_bytes} + {at.task_bytes} bytes, queue_bytes is {limits.queue_bytes}"
+    if at.queued_s > limits.queue_s:
+        return f"{at.queued_s:.3g} s of work are open, queue_s is {limits.queue_s:g}"
+    return None
+
+
+RULES: tuple[tuple[Reason, Callable[[Task, Circumstances], str | None]], ...] = (
+    (Reason.WRONG_AUDIENCE, _audience),
+    (Reason.EXPIRED, _deadline),
+    (Reason.RESIDENCY, _residency),
+    (Reason.LIMIT_ENERGY, _energy),
+    (Reason.BACKEND_UNUSABLE, _backend),
+    (Reason.INPUT_FETCH, _inputs_url),
+    (Reason.DRAINING, _drain),
+    (Reason.QUEUE_FULL, _queue),
+)
+
+
+def admit(task: Task, at: Circumstances) -> None:
+    """Return if the task may be taken, else raise Refused with the first objection."""
+    for reason, rule in RULES:
+        objection = rule(task, at)
+        if objection is not None:
+            raise Refused(reason, objection)

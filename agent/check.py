@@ -1,0 +1,259 @@
+"""`parkwatt check`: tries everything that the configuration names, and says how to mend what does not work."""
+
+import asyncio
+import logging
+import os
+import threading
+from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Final
+
+import msgspec
+
+from agent.broker import link_options
+from agent.control import NoAgentAnswersError, ask
+from agent.devices import probed
+from agent.link import Link
+from agent.models import unsupported
+from agent.protocol.keys import KeyFileError, load_public_keys
+from agent.settings import BackendSettings, ConfigError, Settings, load
+from agent.status import Status
+from agent.store import StoreUnusable
+from agent.store.database import connect, locked, one_line_refusals
+from firmware_shims.clock import boottime_ns
+from firmware_shims.reading import Quality, Reading, Source
+
+CONFIGURATION: Final = "configuration"
+ARRIVAL_S: Final = 2.0
+"""Every message of a car that is awake has come by then."""
+BROKER_S: Final = 3.0
+
+
+class Finding(msgspec.Struct, frozen=True):
+    """One thing that was tried. `fix` says how to mend it; what works has none."""
+
+    part: str
+    name: str
+    ok: bool
+    text: str
+    fix: str = ""
+
+
+def works(part: str, name: str, text: str) -> Finding:
+    """It can be used as it is."""
+    return Finding(part, name, True, text)
+
+
+def broken(part: str, name: str, text: str, fix: str) -> Finding:
+    """It cannot be used before somebody does what `fix` says."""
+    return Finding(part, name, False, text, fix)
+
+
+async def examine(config: Path, tell: Callable[[Finding], object]) -> list[Finding]:
+    """The configuration and, if it is right, everything that it names; `tell` hears each finding at once."""
+    found: list[Finding] = []
+    try:
+        settings = load(config)
+    except ConfigError as error:
+        for problem in error.problems:
+            found.append(broken(CONFIGURATION, str(config), problem, "correct it there"))
+            tell(found[-1])
+        return found
+    found.append(works(CONFIGURATION, str(config), "can be used"))
+    tell(found[-1])
+    async for finding in _tried(settings):
+        found.append(finding)
+        tell(finding)
+    return found
+
+
+def described(finding: Finding) -> str:
+    """One line for what works, two for what does not."""
+    if finding.ok:
+        return f"ok       {finding.part}: {finding.name}: {finding.text}"
+    return f"PROBLEM  {finding.part}: {finding.name}: {finding.text}\n    fix: {finding.fix}"
+
+
+async def _tried(settings: Settings) -> AsyncIterator[Finding]:
+    """Signals, backends, models, store, broker and keys, one after the other."""
+    running = agent_running(settings)
+    for source in settings.open_signals(boottime_ns):
+        yield await signal_source(source)
+    for section in settings.backends:
+        for finding in await backend(section):
+            yield finding
+    yield model_source(settings)
+    yield store(settings, running)
+    yield broker_of_running(settings, running) if running else await broker(settings)
+    yield keys(settings)
+
+
+def agent_running(settings: Settings) -> Status | None:
+    """What an agent that already runs on this configuration says of itself."""
+    try:
+        return msgspec.convert(ask(settings.control.socket, {"cmd": "status"})["status"], Status)
+    except NoAgentAnswersError:
+        return None
+
+
+async def signal_source(source: Source) -> Finding:
+    """Listen for a moment: whether the interface opens and anything of the map arrives."""
+    listener = _Listener(asyncio.get_running_loop())
+    stop = threading.Event()
+    with _warnings("firmware_shims") as warned:
+        listening = asyncio.create_task(asyncio.to_thread(source.run, listener, stop))
+        arrived = asyncio.create_task(listener.arrived.wait())
+        await asyncio.wait({listening, arrived}, timeout=ARRIVAL_S, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        arrived.cancel()
+        try:
+            await listening
+        except (OSError, ValueError) as error:
+            warned.append(str(error))
+    if listener.arrived.is_set():
+        return works("signals", source.name, f"{len(listener.good)} signals arrive")
+    if warned:
+        return broken("signals", source.name, warned[-1], "correct map or options, or bring the interface up")
+    if listener.connected:
+        return broken(
+            "signals",
+            source.name,
+            f"the interface is up, and none of the {len(source.stale_after_s)} known signals came in"
+            f" {ARRIVAL_S:g} s",
+            "wake the car, or name the map of this car",
+        )
+    return broken(
+        "signals", source.name, f"nothing came in {ARRIVAL_S:g} s", "check the interface named in options"
+    )
+
+
+async def backend(section: BackendSettings) -> Sequence[Finding]:
+    """Start a worker process and let it try its devices."""
+    result = await probed(section.use, section.options)
+    if result.problem:
+        return [broken("backends", section.use, result.problem, _mend_backend(section.use))]
+    found = []
+    for device in result.devices:
+        name = f"{section.use} on {device.name}"
+        if device.why:
+            found.append(broken("backends", name, device.why, _mend_backend(section.use)))
+        else:
+            found.append(works("backends", name, f"usable for {', '.join(device.formats)}"))
+    return found or [broken("backends", section.use, "no device found", _mend_backend(section.use))]
+
+
+def model_source(settings: Settings) -> Finding:
+    """Whether models can come from where the configuration says."""
+    source = settings.models.source
+    if why := unsupported(source):
+        return broken("models", source, why, "set models.source to a file:/// folder")
+    return works("models", source, "taken by hash when a task asks for one")
+
+
+def store(settings: Settings, running: Status | None) -> Finding:
+    """Open the store as the service would; where there is none yet, nothing is created."""
+    path = settings.store.path
+    if running:
+        return works("store", str(path), "in use by the agent that runs now")
+    if not path.exists():
+        if os.access(path.parent, os.W_OK | os.X_OK):
+            return works("store", str(path), "will be created at the first start")
+        fix = f"create {path.parent} and give it to the agent's user"
+        return broken("store", str(path), "its folder is missing or not writable", fix)
+    try:
+        with one_line_refusals(path), locked(path), closing(connect(path, settings.store.max_bytes)):
+            return works("store", str(path), "can be opened")
+    except StoreUnusable as error:
+        problem, _, fix = str(error).rpartition("; ")
+        return broken("store", str(path), problem, fix)
+
+
+async def broker(settings: Settings) -> Finding:
+    """Connect with the vehicle's own credentials, and leave its session and subscriptions as they are."""
+    name = f"{settings.mqtt.host}:{settings.mqtt.port}"
+    try:
+        options = link_options(settings)
+    except (OSError, UnicodeDecodeError) as error:
+        return broken("broker", name, f"password_file: {error}", "give a readable file with the password")
+    up = asyncio.Event()
+    link = Link(options, on_message=lambda _: None, on_up=lambda _: up.set())
+    with _warnings("agent.link"):  # they say what the finding says
+        running = asyncio.create_task(link.run())
+        try:
+            async with asyncio.timeout(BROKER_S):
+                await up.wait()
+        except TimeoutError:
+            problem = link.status.error or f"no answer within {BROKER_S:g} s"
+            return broken("broker", name, problem, "correct section [mqtt], or start the broker")
+        finally:
+            await link.close()
+            await running
+    return works("broker", name, f"accepts {settings.vehicle.id}")
+
+
+def broker_of_running(settings: Settings, running: Status) -> Finding:
+    """A second connection would throw the running agent off the broker: take its own word."""
+    name = f"{settings.mqtt.host}:{settings.mqtt.port}"
+    if running.link.up:
+        return works("broker", name, "the agent that runs now is connected")
+    problem = f"the agent that runs now is not connected: {running.link.last_error}"
+    return broken("broker", name, problem, "correct section [mqtt], or start the broker")
+
+
+def keys(settings: Settings) -> Finding:
+    """Whether there is a key to check a task's signature with."""
+    folder = settings.trust.task_keys_dir
+    if not settings.trust.require_signatures:
+        return works("keys", str(folder), "not needed: trust.require_signatures is false")
+    try:
+        found = load_public_keys(folder)
+    except KeyFileError as error:
+        problem = str(error).removeprefix(f"{folder}: ")
+        return broken("keys", str(folder), problem, "put the fleet's <kid>.pem files there")
+    if not found:
+        return broken("keys", str(folder), "no <kid>.pem in it", "put the fleet's <kid>.pem files there")
+    return works("keys", str(folder), f"{len(found)} public keys: {', '.join(found)}")
+
+
+class _Listener:
+    """A sink that only notes that something came. Called from the source's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.arrived = asyncio.Event()
+        self.connected = False
+        self.good: set[str] = set()
+        self._loop = loop
+
+    def update(self, readings: Sequence[Reading]) -> None:
+        self.good.update(reading.path for reading in readings if reading.quality is Quality.GOOD)
+        if self.good:
+            self._loop.call_soon_threadsafe(self.arrived.set)
+
+    def heard(self, source: str, now_ns: int) -> None:
+        del source, now_ns
+        self.connected = True
+
+
+def _mend_backend(use: str) -> str:
+    return f"install what it needs (pip install 'parkwatt[{use}]'), or remove this [[backends]] section"
+
+
+@contextmanager
+def _warnings(logger_name: str) -> Iterator[list[str]]:
+    """Collect what a logger would warn of: a source that retries for ever tells its trouble only there."""
+    texts: list[str] = []
+
+    class Collector(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            texts.append(record.getMessage())
+
+    logger = logging.getLogger(logger_name)
+    collector = Collector(logging.WARNING)
+    propagate, logger.propagate = logger.propagate, False
+    logger.addHandler(collector)
+    try:
+        yield texts
+    finally:
+        logger.removeHandler(collector)
+        logger.propagate = propagate

@@ -1,0 +1,252 @@
+"""aiomqtt 2.5 and the paho client inside it, with the callbacks that the link needs.
+
+aiomqtt wires paho into the event loop; paho speaks MQTT. What they do with what arrives is replaced here,
+because aiomqtt acknowledges a message before our code has it, takes a negative PUBACK for success, keeps
+an incoming queue that drops or grows, and forgets what CONNACK and DISCONNECT say.
+"""
+
+import logging
+import socket
+import ssl
+from typing import Protocol
+
+import aiomqtt
+import paho.mqtt.client as mqtt
+from paho.mqtt.packettypes import PacketTypes
+from paho.mqtt.properties import Properties
+from paho.mqtt.reasoncodes import ReasonCode
+from paho.mqtt.subscribeoptions import SubscribeOptions
+
+from agent.link.errors import LinkDown
+from agent.link.options import LinkOptions, Will
+from agent.link.properties import PackedProperties, connect_properties, will_properties
+from agent.link.window import Outgoing
+
+GRANTED_QOS_1 = 0x01
+LOST = {0x80: "closed without a word", 0x82: "unreadable packet", 0x8D: "no answer to a ping"}
+"""What paho means by the reason codes that it gives when the broker gave none."""
+
+_paho_log = logging.getLogger(f"{__name__}.paho")
+_paho_log.setLevel(logging.CRITICAL)  # what paho logs as an error is the text of our LinkDown
+
+
+class Listener(Protocol):
+    """Who hears what the broker says. All of it is called on the event loop, from the reader."""
+
+    def accepted(self, *, session_present: bool, receive_maximum: int, max_packet_bytes: int | None) -> None:
+        """The CONNACK, with the broker's terms; None is no limit."""
+
+    def subscribed(self) -> None:
+        """The SUBACK, every subscription granted with QoS 1."""
+
+    def arrived(self, topic: str, payload: bytes, *, qos: int, retain: bool, packet_id: int) -> None:
+        """A PUBLISH."""
+
+    def answered(self, packet_id: int, code: int, name: str) -> None:
+        """The PUBACK to one of ours."""
+
+    def ended(self, error: Exception) -> None:
+        """The end of the connection; may come more than once, the first reason is the right one."""
+
+
+class Wire(aiomqtt.Client):
+    """One MQTT 5 connection over a socket that is already connected; the next one is a new object."""
+
+    def __init__(self, options: LinkOptions, listener: Listener, *, clean_start: bool) -> None:
+        super().__init__(
+            options.host,
+            options.port,
+            identifier=options.client_id,
+            username=options.username,
+            password=options.password,
+            protocol=aiomqtt.ProtocolVersion.V5,
+            clean_start=clean_start,
+            keepalive=options.keepalive_s,
+            will=_will(options.will),
+            properties=connect_properties(options),
+            max_inflight_messages=0,  # no limit: SendWindow keeps it, paho searches everything at each PUBACK
+            logger=_paho_log,
+        )
+        self._client.manual_ack_set(True)
+        self._listener = listener
+        self._topics = options.subscriptions
+        self._max_packet_bytes = options.max_packet_bytes
+        self._where = f"{options.host}:{options.port}"
+        self._reading = False
+
+    def connect(self, sock: socket.socket) -> None:
+        """Take over `sock` and send the CONNECT."""
+        # paho's own dialling blocks; with a socket at hand its connect() does no more than queue a packet.
+        self._client._create_socket = lambda: sock  # type: ignore[method-assign]  # noqa: SLF001
+        self._client_connect()
+
+    def subscribe_all(self, *, want_retained: bool) -> None:
+        """Ask for every subscription of the options with QoS 1; the retain flag stays as published."""
+        terms = SubscribeOptions(
+            qos=1,
+            retainAsPublished=True,
+            retainHandling=SubscribeOptions.RETAIN_SEND_ON_SUBSCRIBE
+            if want_retained
+            else SubscribeOptions.RETAIN_DO_NOT_SEND,
+        )
+        self._client.subscribe([(topic, terms) for topic in self._topics])
+
+    def publish_once(self, outgoing: Outgoing) -> int:
+        """Queue a PUBLISH with QoS 1 and give its packet identifier; LinkDown if the socket has gone."""
+        properties = PackedProperties(outgoing.packed)
+        info = self._client.publish(outgoing.topic, outgoing.payload, 1, outgoing.retain, properties)
+        if (
+            info.rc != mqtt.MQTT_ERR_SUCCESS
+        ):  # the socket has gone, or 65,535 others overtook one without a PUBACK
+            down = LinkDown(f"could not publish to {self._where}: {mqtt.error_string(info.rc)}")
+            self._listener.ended(down)
+            raise down
+        return info.mid
+
+    def puback(self, packet_id: int) -> None:
+        """Acknowledge a message that arrived with QoS 1."""
+        self._client.ack(packet_id, 1)
+
+    def keep_alive(self) -> float:
+        """Ping, or end a connection that does not answer; gives the seconds after which to call again."""
+        self._client.loop_misc()
+        return (self._client.keepalive or 8) / 8  # the broker's own value, if it named one; 0 is none
+
+    def disconnect(self, code: int) -> None:
+        """Queue a DISCONNECT behind everything else; the socket is closed once it is out."""
+        self._client.disconnect(ReasonCode(PacketTypes.DISCONNECT, identifier=code))
+
+    def close(self) -> None:
+        """Close the socket now, with no DISCONNECT. Not from within a call of the listener."""
+        self._client._sock_close()  # noqa: SLF001 - paho's public ways send a DISCONNECT and wait for it
+
+    def pause_reading(self) -> None:
+        """Leave what comes in the socket."""
+        sock = self._client.socket()
+        if self._reading and sock is not None:
+            self._reading = False
+            self._loop.remove_reader(sock)
+
+    def resume_reading(self) -> None:
+        """Undo `pause_reading`."""
+        sock = self._client.socket()
+        if not self._reading and sock is not None:
+            self._reading = True
+            self._loop.add_reader(sock, self._read, sock)
+            self._loop.call_soon(self._read, sock)  # TLS may hold bytes that the socket no longer shows
+
+    # The socket's side
+
+    def _on_socket_open(self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike") -> None:
+        self._reading = True
+        self._loop.add_reader(sock, self._read, sock)
+
+    def _read(self, sock: "mqtt.SocketLike") -> None:
+        more = self._reading
+        while more:
+            try:
+                self._client.loop_read()
+            except Exception as error:  # noqa: BLE001 - no bytes of a broker may end more than its connection
+                self._listener.ended(LinkDown(f"unreadable packet from {self._where}: {error!r}"))
+                return
+            more = self._reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
+        incoming_bytes = self._client._in_packet["remaining_length"]  # noqa: SLF001 - paho itself has no limit
+        if incoming_bytes > self._max_packet_bytes:
+            self._listener.ended(
+                LinkDown(f"{self._where} sends {incoming_bytes} bytes, we take {self._max_packet_bytes}")
+            )
+
+    def _on_socket_register_write(
+        self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike"
+    ) -> None:
+        # Write in the next round of the loop and wait for the socket only if it is full, which is rare.
+        self._loop.call_soon(self._write, sock)
+
+    def _write(self, sock: "mqtt.SocketLike") -> None:
+        self._client.loop_write()
+        if self._client.want_write() and self._client.socket() is sock:
+            self._loop.add_writer(sock, self._write, sock)
+
+    def _on_socket_close(self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike") -> None:
+        self._reading = False
+        self._loop.remove_reader(sock)
+
+    # The broker's side
+
+    def _on_connect(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        flags: mqtt.ConnectFlags,
+        reason_code: ReasonCode,
+        properties: Properties | None = None,
+    ) -> None:
+        if reason_code.is_failure:
+            self._listener.ended(
+                LinkDown(f"{self._where} refused us: {_named(reason_code)}", reason_code.value)
+            )
+            return
+        self._listener.accepted(
+            session_present=flags.session_present,
+            receive_maximum=getattr(properties, "ReceiveMaximum", 65_535),
+            max_packet_bytes=getattr(properties, "MaximumPacketSize", None),
+        )
+
+    def _on_subscribe(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        _mid: int,
+        reason_codes: list[ReasonCode],
+        _properties: Properties | None = None,
+    ) -> None:
+        for topic, code in zip(self._topics, reason_codes, strict=False):
+            if code.value != GRANTED_QOS_1:
+                text = f"{self._where} refused the subscription to {topic}: {_named(code)}"
+                self._listener.ended(LinkDown(text, code.value))
+        self._listener.subscribed()
+
+    def _on_publish(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        mid: int,
+        reason_code: ReasonCode,
+        _properties: Properties,
+    ) -> None:
+        self._listener.answered(mid, reason_code.value, reason_code.getName())
+
+    def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        try:
+            topic = message.topic
+        except UnicodeDecodeError:
+            self._listener.ended(LinkDown(f"{self._where} sent a topic that is not UTF-8"))
+            return
+        self._listener.arrived(
+            topic, bytes(message.payload), qos=message.qos, retain=message.retain, packet_id=message.mid
+        )
+
+    def _on_disconnect(
+        self,
+        _client: mqtt.Client,
+        _userdata: object,
+        flags: mqtt.DisconnectFlags,
+        reason_code: ReasonCode,
+        _properties: Properties | None = None,
+    ) -> None:
+        if flags.is_disconnect_packet_from_server:
+            text = f"{self._where} ended the connection: {_named(reason_code)}"
+            self._listener.ended(LinkDown(text, reason_code.value))
+        else:
+            why = LOST.get(reason_code.value, reason_code.getName())
+            self._listener.ended(LinkDown(f"lost the connection to {self._where}: {why}"))
+
+
+def _will(will: Will | None) -> aiomqtt.Will | None:
+    if will is None:
+        return None
+    return aiomqtt.Will(will.topic, will.payload, 1, will.retain, will_properties(will))
+
+
+def _named(code: ReasonCode) -> str:
+    return f"{code.getName()} (0x{code.value:02x})"

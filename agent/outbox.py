@@ -1,0 +1,54 @@
+"""What is owed to the fleet is said again after every reconnect, until the fleet has it."""
+
+import asyncio
+import logging
+from dataclasses import dataclass
+from functools import partial
+
+from agent.job import Ending
+from agent.protocol.reasons import Reason
+from agent.reports import Reports
+from agent.store import Ledger, Store, TaskRow
+
+log = logging.getLogger(__name__)
+PAGE = 32
+"""Results under way at a time while old ones are repeated, so that new work is not starved."""
+
+
+@dataclass(slots=True)
+class Outbox:
+    """Repeats unsettled results and endings that nobody acknowledged."""
+
+    store: Store
+    reports: Reports
+
+    async def repeat(self) -> None:
+        """Send everything that is owed once, oldest first; stops when the link goes down."""
+        for row in await self.store.run(lambda ledger: ledger.untold()):
+            await self._tell(row)
+        after_key = 0
+        while page := await self.store.run(partial(_page, after_key=after_key)):
+            after_key = page[-1][0]
+            answers = [self.reports.result(body) for _, body in page]
+            sent = [answer for answer in answers if answer is not None]
+            await asyncio.gather(
+                *sent, return_exceptions=True
+            )  # a link that is lost calls for the next round
+            if len(sent) < len(page):
+                return
+
+    async def _tell(self, row: TaskRow) -> None:
+        key = (row.id, row.attempt)
+        code = None if row.reason_code is None else Reason(row.reason_code)
+        ending = Ending(row.state, code, row.reason_text)
+        answer = self.reports.ended(key, ending, row.rows_answered or 0, row.rows_to - row.rows_from)
+        if answer is None:
+            return
+        (outcome,) = await asyncio.gather(answer, return_exceptions=True)
+        if outcome is None:
+            await self.store.run(lambda ledger: ledger.told(*key))
+
+
+def _page(ledger: Ledger, after_key: int) -> list[tuple[int, bytes]]:
+    owed = [(result.key, ledger.result_body(result.key)) for result in ledger.unsettled(after_key, PAGE)]
+    return [(key, body) for key, body in owed if body is not None]

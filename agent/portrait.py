@@ -1,0 +1,99 @@
+"""The agent's description of itself: the published state, and the answer to `status`."""
+
+import datetime as dt
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+from agent import status
+from agent.executor import Executor
+from agent.guard import Guard
+from agent.link import Link
+from agent.policy.modes import Situation, mode_of
+from agent.preemption import Preemptions
+from agent.protocol.messages import Blocker, Mode, OpenTask, State
+from agent.reports import utc_now
+from agent.settings import Settings
+from agent.station import Station
+from agent.store import Counts
+from firmware_shims.clock import Clock
+
+
+@dataclass(frozen=True, slots=True)
+class Portrait:
+    """Reads everything and changes nothing."""
+
+    settings: Settings
+    version: str
+    boot: int
+    started_at: dt.datetime
+    guard: Guard
+    executor: Executor
+    preemptions: Preemptions
+    stations: Sequence[Station]
+    link: Link
+    clock: Clock
+
+    @property
+    def mode(self) -> Mode:
+        """The mode, derived now."""
+        stopping = self.preemptions.under_way or self.executor.winding_down
+        return mode_of(Situation(self.guard.verdict, self.executor.running, stopping))
+
+    @property
+    def blockers(self) -> list[Blocker]:
+        """Why no work is allowed now."""
+        return [
+            Blocker(
+                blocker.reason,
+                blocker.reason.label,
+                blocker.value,
+                blocker.limit,
+                self._wall(blocker.since_ns),
+            )
+            for blocker in self.guard.verdict.blockers
+        ]
+
+    def state(self, seq: int) -> State:
+        """The state for the fleet."""
+        return State(
+            vehicle=self.settings.vehicle.id,
+            region=self.settings.vehicle.region,
+            boot=self.boot,
+            seq=seq,
+            online=True,
+            at=utc_now(),
+            mode=self.mode,
+            blockers=self.blockers,
+            budget_w=self.guard.verdict.budget_w,
+            expected_s=None,
+            backends=[station.state() for station in self.stations],
+            models=sorted(set().union(*(station.resident for station in self.stations))),
+            open=[OpenTask(*job.key, job.state, job.done) for job in self.executor.jobs.values()],
+            version=self.version,
+        )
+
+    def status(self, counts: Counts) -> status.Status:
+        """The answer for the vehicle's operating system and its people."""
+        link = self.link.status
+        return status.Status(
+            vehicle=self.settings.vehicle.id,
+            region=self.settings.vehicle.region,
+            version=self.version,
+            boot=self.boot,
+            started_at=self.started_at,
+            mode=self.mode,
+            blockers=self.blockers,
+            budget_w=self.guard.verdict.budget_w,
+            backends=[station.state() for station in self.stations],
+            tasks=[
+                status.TaskStatus(*job.key, job.state, job.done, job.asked)
+                for job in self.executor.jobs.values()
+            ],
+            link=status.LinkStatus(link.up, self._wall(link.since_ns), link.error),
+            store=status.StoreStatus(
+                counts.open_tasks, counts.unsettled_results, counts.file_bytes, self.settings.store.max_bytes
+            ),
+        )
+
+    def _wall(self, stamp_ns: int) -> dt.datetime:
+        return utc_now() - dt.timedelta(microseconds=(self.clock() - stamp_ns) / 1000)

@@ -1,0 +1,131 @@
+"""Everything that the agent says to its fleet: state, events and results, numbered by one sequence a boot."""
+
+import asyncio
+import datetime as dt
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from agent.job import Ending, Job
+from agent.link import Link, LinkDown, TooLarge
+from agent.protocol import framing
+from agent.protocol.messages import Event, Offline, ReasonInfo, State
+from agent.protocol.topics import Topics
+from firmware_shims.clock import Clock
+
+log = logging.getLogger(__name__)
+STATE_INTERVAL_S = 1.0
+
+
+def utc_now() -> dt.datetime:
+    """Return the wall clock in UTC."""
+    return dt.datetime.now(dt.UTC)
+
+
+def reason_info(ending: Ending) -> ReasonInfo | None:
+    """Give a reason its wire form."""
+    if ending.code is None:
+        return None
+    return ReasonInfo(ending.code, ending.code.label, ending.text)
+
+
+@dataclass(slots=True)
+class Reports:
+    """Publishes on the vehicle's own three topics. What the link cannot take now is said again after a reconnect."""
+
+    link: Link
+    topics: Topics
+    boot: int
+    clock: Clock
+    describe: Callable[[int], State]
+    """Builds the state message for a sequence number."""
+    _seq: int = 0
+    _state_at: float = field(default=-STATE_INTERVAL_S)
+    _state_timer: asyncio.TimerHandle | None = None
+
+    def event(self, job: Job, ending: Ending | None = None) -> asyncio.Future[None] | None:
+        """Say the state of a job; a positive answer renews its lease. None while the link is down."""
+        said = ending or Ending(job.state, None)
+        return self._send(self.topics.event, self._event(job.key, said, job.done, job.asked), job)
+
+    def ended(
+        self, key: tuple[str, int], ending: Ending, rows_done: int = 0, rows_total: int = 0
+    ) -> asyncio.Future[None] | None:
+        """Say that a task was not taken, or (again) how one ended."""
+        return self._send(self.topics.event, self._event(key, ending, rows_done, rows_total), None)
+
+    def result(self, body: bytes, job: Job | None = None) -> asyncio.Future[None] | None:
+        """Send a result; for a job that is still open a positive answer renews its lease."""
+        self._next_seq()
+        return self._send(self.topics.result, body, job)
+
+    def state_changed(self) -> None:
+        """Publish the state now, or at the end of the running second."""
+        loop = asyncio.get_running_loop()
+        if self._state_timer is not None:
+            return
+        wait_s = self._state_at + STATE_INTERVAL_S - loop.time()
+        if wait_s <= 0:
+            self.state()
+        else:
+            self._state_timer = loop.call_later(wait_s, self.state)
+
+    def state(self) -> asyncio.Future[None] | None:
+        """Publish the retained state."""
+        if self._state_timer is not None:
+            self._state_timer.cancel()
+            self._state_timer = None
+        self._state_at = asyncio.get_running_loop().time()
+        message = self.describe(self._next_seq())
+        return self._send(self.topics.state, framing.encode(message), None, retain=True)
+
+    def offline(self) -> asyncio.Future[None] | None:
+        """Publish the retained good-bye; nothing is said after it."""
+        if self._state_timer is not None:
+            self._state_timer.cancel()
+        body = framing.encode(Offline(self.topics.vehicle, self.boot))
+        return self._send(self.topics.state, body, None, retain=True)
+
+    def _next_seq(self) -> int:
+        self._seq += 1
+        return self._seq
+
+    def _event(self, key: tuple[str, int], ending: Ending, rows_done: int, rows_total: int) -> bytes:
+        task_id, attempt = key
+        event = Event(
+            id=task_id,
+            attempt=attempt,
+            state=ending.state,
+            at=utc_now(),
+            boot=self.boot,
+            seq=self._next_seq(),
+            rows_done=rows_done,
+            rows_total=rows_total,
+            reason=reason_info(ending),
+        )
+        return framing.encode(event)
+
+    def _send(
+        self, topic: str, body: bytes, job: Job | None, *, retain: bool = False
+    ) -> asyncio.Future[None] | None:
+        sent_ns = self.clock()
+        try:
+            answer = self.link.publish(topic, body, retain=retain)
+        except (LinkDown, TooLarge) as error:
+            log.debug("not sent: %s", error)
+            return None
+        if job is not None:
+            job.said_ns = sent_ns
+        answer.add_done_callback(lambda done: _answered(done, job, sent_ns, topic))
+        return answer
+
+
+def _answered(answer: asyncio.Future[None], job: Job | None, sent_ns: int, topic: str) -> None:
+    """A negative answer or a lost link is not an error of ours: results and endings are said again."""
+    if answer.cancelled():
+        return
+    error = answer.exception()
+    if error is not None:
+        log.info("%s was not taken: %s", topic, error)
+    elif job is not None:
+        job.renew(sent_ns)

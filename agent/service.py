@@ -1,0 +1,259 @@
+"""The service: wires signals, guard, store, link and executor together and runs them until it is told to stop."""
+
+import asyncio
+import logging
+import signal
+from collections.abc import Sequence
+from contextlib import AsyncExitStack
+from dataclasses import replace
+from typing import Any
+
+import msgspec
+
+from agent.broker import link_options
+from agent.control import ControlServer
+from agent.executor import Executor
+from agent.guard import Cue, Guard
+from agent.intake import Intake
+from agent.job import Ending, Job
+from agent.link import Inbound, Link, Will
+from agent.models import ModelCache
+from agent.notify import notify
+from agent.outbox import Outbox
+from agent.policy.verdict import Policy, Verdict
+from agent.portrait import Portrait
+from agent.preemption import Preemption, Preemptions
+from agent.protocol import framing, jws
+from agent.protocol.keys import load_public_keys
+from agent.protocol.messages import EnergySource, Offline, State, TaskState
+from agent.protocol.reasons import Reason
+from agent.protocol.topics import Topics
+from agent.reports import Reports, utc_now
+from agent.restore import open_jobs
+from agent.results import ResultWriter
+from agent.settings import Settings
+from agent.station import Station
+from agent.store import Store
+from agent.threads import Threads
+from agent.version import version
+from backends.group import Reaped
+from firmware_shims.clock import Clock, boottime_ns
+from firmware_shims.power import CpuModelMeter
+from firmware_shims.reading import Source
+
+log = logging.getLogger(__name__)
+GOODBYE_S = 1.0
+"""How long the last words may take at a stop, also with the broker gone."""
+
+
+class Service:
+    """One agent over one store. `sources` replaces those of the settings, for a car that a program drives."""
+
+    def __init__(
+        self,
+        settings: Settings,
+        store: Store,
+        *,
+        sources: Sequence[Source] | None = None,
+        clock: Clock = boottime_ns,
+    ) -> None:
+        self.settings = settings
+        self._store = store
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._restored: list[Job] = []
+        self._repeating: asyncio.Task[None] | None = None
+        self._failed: asyncio.Future[None] = self._loop.create_future()
+        self._sources = list(sources) if sources is not None else settings.open_signals(clock)
+        self._wire()
+
+    def _wire(self) -> None:
+        settings, clock = self.settings, self._clock
+        topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
+        declared = frozenset(path for source in self._sources for path in source.stale_after_s)
+        compute_w = sum(backend.max_power_w for backend in settings.backends)
+        policy = Policy(settings.policy, declared, compute_w)
+        if policy.missing:
+            log.warning(
+                "no configured source offers %s: work is never allowed", ", ".join(sorted(policy.missing))
+            )
+        self.guard = Guard(policy, self._sources, clock, self._hand_over)
+        self.preemptions = Preemptions(self._preempted)
+        self.stations = [Station(backend, self.guard, self._on_reaped) for backend in settings.backends]
+        self.link = Link(
+            replace(
+                link_options(settings),
+                will=Will(
+                    topic=topics.state,
+                    payload=framing.encode(Offline(settings.vehicle.id, self._store.boot)),
+                    retain=True,
+                ),
+                subscriptions=(topics.task, topics.control),
+            ),
+            on_message=self._on_message,
+            on_up=lambda _: self._on_up(),
+            clock=clock,
+        )
+        self.reports = Reports(self.link, topics, self._store.boot, clock, self._describe)
+        meter = CpuModelMeter(settings.meter.options.watts_per_core) if settings.meter.options else None
+        source = EnergySource(meter.source) if meter else EnergySource.NONE
+        self.executor = Executor(
+            stations=self.stations,
+            guard=self.guard,
+            store=self._store,
+            reports=self.reports,
+            models=ModelCache(
+                settings.models.source, settings.models.cache_dir, settings.models.cache_max_bytes
+            ),
+            meter=meter,
+            results=ResultWriter(settings.mqtt.max_payload_bytes, source),
+            clock=clock,
+            drain_s=settings.policy.drain_s,
+        )
+        self.portrait = Portrait(
+            settings=settings,
+            version=version(),
+            boot=self._store.boot,
+            started_at=utc_now(),
+            guard=self.guard,
+            executor=self.executor,
+            preemptions=self.preemptions,
+            stations=self.stations,
+            link=self.link,
+            clock=clock,
+        )
+        keys = load_public_keys(settings.trust.task_keys_dir) if settings.trust.require_signatures else {}
+        self.intake = Intake(
+            settings=settings,
+            topics=topics,
+            verifier=jws.Verifier(keys),
+            store=self._store,
+            executor=self.executor,
+            reports=self.reports,
+            guard=self.guard,
+            clock=clock,
+            on_store_error=self._fail,
+        )
+        self._outbox = Outbox(self._store, self.reports)
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on."""
+        await self._restore()
+        async with AsyncExitStack() as stack:
+            await stack.enter_async_context(
+                ControlServer(self.settings.control.socket, {"status": self._status})
+            )
+            threads = await stack.enter_async_context(Threads())
+            stack.callback(self.guard.wake)
+            executing = self._loop.create_task(self.executor.run(), name="executor")
+            linking = self._loop.create_task(self.link.run(), name="link")
+            stack.push_async_callback(_ended, executing)
+            stack.push_async_callback(_ended, linking)
+            stack.push_async_callback(self._say_goodbye, linking)
+            for source in self._sources:
+                threads.start(source.name, source.run, self.guard, threads.stop)
+            threads.start("guard", self.guard.run, threads.stop)
+            notify("READY=1")
+            stopping = self._loop.create_task(stop.wait(), name="stop")
+            stack.push_async_callback(_ended, stopping)
+            watched = (stopping, executing, linking, threads.failed, self._failed)
+            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
+            notify("STOPPING=1")
+            for ended in done:
+                ended.result()
+
+    # What the parts tell each other
+
+    def _on_message(self, inbound: Inbound) -> None:
+        self.intake.on_message(inbound)
+
+    def _describe(self, seq: int) -> State:
+        return self.portrait.state(seq)
+
+    def _hand_over(self, verdict: Verdict, cue: Cue | None) -> None:
+        """From whatever thread brought the change; the guard has done what could not wait."""
+        self._loop.call_soon_threadsafe(self._on_verdict, verdict, cue)
+
+    def _on_verdict(self, verdict: Verdict, cue: Cue | None) -> None:
+        if cue is not None:
+            self.preemptions.begin(cue)
+        self.executor.on_verdict(verdict)
+        self.reports.state_changed()
+
+    def _on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
+        self.executor.on_reaped(station, reaped, by_itself)
+        if not any(other.pid for other in self.stations):
+            self.preemptions.reaped(reaped.at_ns)
+        self.reports.state_changed()
+
+    def _preempted(self, preemption: Preemption) -> None:
+        log.info(
+            "preempted by %s: signal after %.2f ms, memory free after %.1f ms",
+            preemption.reason.label,
+            preemption.kill_ms,
+            preemption.silent_ms,
+        )
+
+    def _on_up(self) -> None:
+        """State first: the fleet reconciles from its list of open tasks. Then everything that is owed."""
+        self.reports.state()
+        for job in self._restored:
+            if job.ended is None:
+                restarted = Ending(TaskState.PREEMPTED, Reason.RESTARTED, "the agent was started again")
+                self.reports.event(job, restarted if job.state is TaskState.PREEMPTED else None)
+        self._restored.clear()
+        if self._repeating is not None:
+            self._repeating.cancel()
+        self._repeating = self._loop.create_task(self._outbox.repeat(), name="outbox")
+
+    def _fail(self, error: BaseException) -> None:
+        if not self._failed.done():
+            self._failed.set_exception(error)
+
+    # Beginning and end
+
+    async def _restore(self) -> None:
+        now, now_ns = utc_now(), self._clock()
+        self._restored = await self._store.run(lambda ledger: open_jobs(ledger, now, now_ns))
+        for job in self._restored:
+            self.executor.add(job)
+        await self.intake.restore()
+
+    async def _say_goodbye(self, linking: asyncio.Task[None]) -> None:
+        """End the workers, give back what is open, say offline; none of it may take long."""
+        if self._repeating is not None:
+            self._repeating.cancel()
+        for station in self.stations:
+            await station.close()
+        self.executor.release_all(Reason.RESTARTED, "the agent stops")
+        await self._store.run(lambda _: None)
+        try:
+            async with asyncio.timeout(GOODBYE_S):
+                answer = self.reports.offline()
+                if answer is not None:
+                    await asyncio.wait([answer])
+                await self.link.close()
+                await asyncio.wait([linking])
+        except TimeoutError:
+            log.warning("the broker did not take the good-bye within %g s", GOODBYE_S)
+
+    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
+        counts = await self._store.run(lambda ledger: ledger.counts())
+        answer: dict[str, Any] = msgspec.to_builtins(self.portrait.status(counts))
+        return {"status": answer}
+
+
+async def _ended(task: asyncio.Task[Any]) -> None:
+    """Cancel a task and wait until it is gone; what it raised has been seen by then."""
+    task.cancel()
+    await asyncio.wait([task])
+
+
+async def serve(settings: Settings) -> None:
+    """Run the service until SIGTERM or SIGINT."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        loop.add_signal_handler(number, stop.set)
+    async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
+        await Service(settings, store).run(stop)

@@ -1,0 +1,209 @@
+"""One configured backend: its worker process while there is one, and the programs loaded in it."""
+
+import asyncio
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from agent.guard import Guard
+from agent.job import Job
+from agent.protocol.messages import BackendState, ModelFormat
+from agent.protocol.reasons import Reason
+from agent.settings import BackendSettings
+from backends.group import Reaped
+from backends.kernel import Device, KernelError, Model, Tensor
+from backends.process import WorkerProcess
+from backends.slots import LoadedProgram
+
+log = logging.getLogger(__name__)
+RESTART_PAUSES_S = (0.0, 0.5, 2.0, 10.0, 60.0)
+"""Before a worker that died by itself is started again; the last one repeats."""
+WIRE_FORMATS = frozenset(each.value for each in ModelFormat)
+ProgramKey = tuple[str, tuple[Tensor, ...], tuple[str, ...]]
+
+
+class GateShut(Exception):  # noqa: N818 - an answer, not an error
+    """No worker may exist, or nothing may run, now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Loaded:
+    """A program in a living worker."""
+
+    worker: WorkerProcess
+    program: LoadedProgram
+
+
+@dataclass(slots=True, eq=False)
+class Station:
+    """Owns at most one worker process. Lives on the event loop; only the guard kills from other threads."""
+
+    settings: BackendSettings
+    guard: Guard
+    on_reaped: Callable[["Station", Reaped, bool], None]
+    """Called when a worker and all its processes are gone; the flag says that nobody had asked for it."""
+    devices: Sequence[Device] | None = None
+    _worker: WorkerProcess | None = None
+    _asked: bool = False
+    _loads: dict[ProgramKey, asyncio.Task[Loaded]] = field(default_factory=dict)
+    _probing: asyncio.Task[Sequence[Device]] | None = None
+    _reaping: asyncio.Task[bool] | None = None
+    _deaths: int = 0
+    _not_before_s: float = 0.0
+
+    @property
+    def name(self) -> str:
+        """The backend's name in the configuration."""
+        return self.settings.use
+
+    @property
+    def pid(self) -> int | None:
+        """The worker's process id; None without a worker."""
+        return self._worker.pid if self._worker else None
+
+    @property
+    def resident(self) -> set[str]:
+        """SHA-256 of the models that are loaded."""
+        return {key[0] for key, load in self._loads.items() if _succeeded(load)}
+
+    def takes(self, job: Job) -> bool:
+        """Whether this backend can be the one for a job. Until it was probed only the job's wish decides."""
+        if job.task.backend not in {None, self.name}:
+            return False
+        return self.devices is None or any(job.task.model.format.value in d.formats for d in self._usable())
+
+    def state(self) -> BackendState:
+        """Describe this backend to the fleet; it is probed when a worker first starts, never before."""
+        device = next(iter(self._usable() or self.devices or (Device("", (), "not probed yet"),)))
+        bounds = [
+            load.result().program.cost.cancel_bound_s for load in self._loads.values() if _succeeded(load)
+        ]
+        known = [bound for bound in bounds if bound is not None]
+        return BackendState(
+            name=self.name,
+            device=device.name,
+            formats=[name for name in device.formats if name in WIRE_FORMATS],
+            power_w=self.settings.max_power_w,
+            cancel_bound_ms=max(known) * 1000 if known and len(known) == len(bounds) else None,
+            usable=bool(self._usable()),
+            why=device.why,
+        )
+
+    def start(self) -> WorkerProcess:
+        """Return the worker, started if there is none; raises GateShut when none may exist now."""
+        if self._worker is not None:
+            return self._worker
+        loop = asyncio.get_running_loop()
+        if not self.guard.may_exist or self.pause_s:
+            raise GateShut
+        worker = WorkerProcess.start(self.name, self.settings.options)
+        self._worker = worker
+        self._asked = not self.guard.admit(worker.kill)
+        self._reaping = loop.create_task(self._reap(worker), name=f"reap-{self.name}")
+        if self._asked:
+            worker.kill()
+            raise GateShut
+        self._probing = loop.create_task(worker.probe(), name=f"probe-{self.name}")
+        self._probing.add_done_callback(self._probed)
+        return worker
+
+    async def ready(self) -> None:
+        """Have a worker that has found a device.
+
+        Raises GateShut, WorkerDied, or KernelError (1020) when no device is usable.
+        """
+        self.start()
+        if self._probing is not None:
+            await asyncio.shield(self._probing)
+        if not self._usable():
+            why = next((device.why for device in self.devices or ()), "no device found")
+            raise KernelError(Reason.BACKEND_UNUSABLE, f"backend {self.name}: {why}")
+
+    async def load(self, job: Job, path: Path) -> Loaded:
+        """Return the loaded program for a job, loaded once however many ask for it. Call `ready` first.
+
+        Raises GateShut, WorkerDied, or KernelError when the backend does not take the model.
+        """
+        worker = self.start()
+        model = _model(job, path)
+        key = (model.sha256, model.inputs, model.outputs)
+        load = self._loads.get(key)
+        if load is None:
+            load = asyncio.get_running_loop().create_task(self._load(worker, model), name=f"load-{self.name}")
+            self._loads[key] = load
+            load.add_done_callback(lambda done: None if _succeeded(done) else self._forget(key, done))
+        return await asyncio.shield(load)
+
+    def kill(self) -> None:
+        """End the worker at once because we want it so."""
+        if self._worker is not None:
+            self._asked = True
+            self._worker.kill()
+
+    def worked(self) -> None:
+        """Note a success: a later death starts with the shortest pause again."""
+        self._deaths = 0
+
+    @property
+    def pause_s(self) -> float:
+        """Seconds until a worker may be started again after one that died by itself."""
+        return max(0.0, self._not_before_s - asyncio.get_running_loop().time())
+
+    async def ended(self) -> bool:
+        """Wait until the worker is gone; True when nobody had asked for it."""
+        return self._reaping is not None and await asyncio.shield(self._reaping)
+
+    async def close(self) -> None:
+        """End the worker and wait until it is gone."""
+        self.kill()
+        await self.ended()
+
+    def _usable(self) -> list[Device]:
+        return [device for device in self.devices or () if not device.why]
+
+    async def _load(self, worker: WorkerProcess, model: Model) -> Loaded:
+        return Loaded(worker, await worker.load(model, self._usable()[0].name))
+
+    def _forget(self, key: ProgramKey, load: asyncio.Task[Loaded]) -> None:
+        if self._loads.get(key) is load:
+            del self._loads[key]
+
+    def _probed(self, probing: asyncio.Task[Sequence[Device]]) -> None:
+        if not probing.cancelled() and probing.exception() is None:
+            self.devices = probing.result()
+
+    async def _reap(self, worker: WorkerProcess) -> bool:
+        reaped = await worker.wait_reaped()
+        by_itself = self.guard.dismiss(worker.kill) and not self._asked
+        calls = [call for call in (self._probing, *self._loads.values()) if call is not None]
+        await asyncio.gather(
+            *calls, return_exceptions=True
+        )  # each has failed with WorkerDied, or had ended before
+        self._worker = self._probing = None
+        self._loads.clear()
+        if by_itself:
+            pause_s = RESTART_PAUSES_S[min(self._deaths, len(RESTART_PAUSES_S) - 1)]
+            self._deaths += 1
+            self._not_before_s = asyncio.get_running_loop().time() + pause_s
+            log.warning("worker of %s died by itself: %s; next start in %g s", self.name, reaped, pause_s)
+        self.on_reaped(self, reaped, by_itself)
+        return by_itself
+
+
+def _succeeded(load: asyncio.Task[Loaded]) -> bool:
+    return load.done() and not load.cancelled() and load.exception() is None
+
+
+def _model(job: Job, path: Path) -> Model:
+    inputs = tuple(
+        Tensor(
+            tensor.name,
+            tensor.datatype.value,
+            tuple(tensor.shape if tensor.parameters.shared else tensor.shape[1:]),
+            tensor.parameters.shared,
+        )
+        for tensor in job.task.inputs
+    )
+    wanted = tuple(output.name for output in job.task.outputs)
+    return Model(path, job.task.model.sha256, job.task.model.format.value, inputs, wanted)

@@ -1,0 +1,117 @@
+"""What the running agent says of itself: the answer to `status` on the control socket, and its text for people."""
+
+import datetime as dt
+from collections.abc import Iterator
+
+import msgspec
+
+from agent.protocol.messages import Attempt, BackendState, Blocker, Id, Mode, Region, TaskState, Time
+
+
+class TaskStatus(msgspec.Struct):
+    """A task that the agent still owes."""
+
+    id: Id
+    attempt: Attempt
+    state: TaskState
+    rows_done: int
+    rows_total: int
+
+
+class LinkStatus(msgspec.Struct):
+    """The connection to the broker; `since` is when it came up or went down."""
+
+    up: bool
+    since: Time
+    last_error: str = ""
+
+
+class StoreStatus(msgspec.Struct):
+    """What lies on the disk for the fleet."""
+
+    open_tasks: int
+    unsettled_results: int
+    bytes_used: int
+    bytes_max: int
+
+
+class Status(msgspec.Struct):
+    """Everything that `parkwatt status` shows."""
+
+    vehicle: Id
+    region: Region
+    version: str
+    boot: int
+    started_at: Time
+    mode: Mode
+    blockers: list[Blocker]
+    budget_w: float
+    backends: list[BackendState]
+    tasks: list[TaskStatus]
+    link: LinkStatus
+    store: StoreStatus
+
+
+def described(status: Status, now: dt.datetime) -> Iterator[str]:
+    """The lines of `parkwatt status`, ages counted to `now`."""
+    yield (
+        f"parkwatt {status.version}, vehicle {status.vehicle} in {status.region}, boot {status.boot},"
+        f" started {_ago(status.started_at, now)}"
+    )
+    yield f"mode      {status.mode.value}"
+    for blocker in status.blockers:
+        yield (
+            f"  {blocker.code.value} {blocker.name}: {_shown(blocker.value)},"
+            f" limit {_shown(blocker.limit)}, for {_age(blocker.since, now)}"
+        )
+    yield f"power     budget {status.budget_w:g} W"
+    for backend in status.backends:
+        yield f"backend   {_backend(backend)}"
+    yield f"tasks     {len(status.tasks)} open"
+    for task in status.tasks:
+        yield (
+            f"  {task.id} attempt {task.attempt}: {task.state.value},"
+            f" {task.rows_done} of {task.rows_total} rows"
+        )
+    yield f"link      {_link(status.link, now)}"
+    yield (
+        f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
+        f" {status.store.bytes_used} of {status.store.bytes_max} bytes"
+    )
+
+
+def _backend(backend: BackendState) -> str:
+    if not backend.usable:
+        return f"{backend.name}: not usable: {backend.why}"
+    bound = backend.cancel_bound_ms
+    cancel = "stops by signal" if bound is None else f"stops within {bound:g} ms"
+    formats = ", ".join(backend.formats)
+    return f"{backend.name} on {backend.device}: {formats}, at most {backend.power_w:g} W, {cancel}"
+
+
+def _link(link: LinkStatus, now: dt.datetime) -> str:
+    if link.up:
+        return f"up for {_age(link.since, now)}"
+    return f"down for {_age(link.since, now)}: {link.last_error or 'not connected yet'}"
+
+
+def _shown(value: float | str | bool | None) -> str:
+    if value is None:
+        return "unknown"
+    if isinstance(value, bool):
+        return "yes" if value else "no"
+    return value if isinstance(value, str) else f"{value:g}"
+
+
+def _ago(then: dt.datetime, now: dt.datetime) -> str:
+    return f"{_age(then, now)} ago"
+
+
+def _age(then: dt.datetime, now: dt.datetime) -> str:
+    """`41 s`, `12 min` or `3.5 h`; a clock that was set back shows 0 s."""
+    seconds = max((now - then).total_seconds(), 0.0)
+    if seconds < 120:
+        return f"{seconds:.0f} s"
+    if seconds < 7_200:
+        return f"{seconds / 60:.0f} min"
+    return f"{seconds / 3_600:.1f} h"

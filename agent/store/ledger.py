@@ -1,0 +1,287 @@
+"""What the agent owes: tasks, the rows that are done, the results that the fleet has not confirmed.
+
+Every operation is synchronous, belongs inside one transaction and knows no clock: times are given.
+"""
+
+import sqlite3
+from collections.abc import Iterable
+
+from agent.protocol.messages import TaskState
+from agent.store.errors import RowsRefused, TaskEnded, UnknownTask
+from agent.store.facts import Facts
+from agent.store.ranges import Range, gaps, merged
+from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
+
+SELECT_TASKS = """SELECT id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority, expires_at,
+    lease_s, reason_code, reason_text, state_at, rows_answered, told, state FROM tasks """
+
+Settlement = tuple[str, int, int, int]
+"""(id, attempt, from, to) of a result."""
+
+
+class Ledger:
+    """Tasks, rows and results over one connection, with `facts` beside them.
+
+    Operations on a task raise `UnknownTask`, and `TaskEnded` where they need an open one.
+    """
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self.connection = connection
+        self.facts = Facts(connection)
+        self._execute = connection.execute
+
+    def accept(self, task: NewTask) -> Acceptance:
+        """Take a task over, or say why not. An open older attempt ends in the same transaction."""
+        newest = self._task("WHERE id = ? ORDER BY attempt DESC LIMIT 1", task.id)
+        if newest and newest.attempt > task.attempt:
+            return Acceptance(Outcome.STALE, newest)
+        if newest and newest.attempt == task.attempt:
+            repeated = newest.digest == task.digest
+            return Acceptance(Outcome.REPEAT if repeated else Outcome.CONFLICT, newest)
+        accepted = self._insert(task)
+        if newest is None or not newest.state.is_open:
+            return Acceptance(Outcome.NEW, accepted)
+        self.set_state(newest.id, newest.attempt, TaskState.SUPERSEDED, at=task.received_at)
+        return Acceptance(Outcome.SUPERSEDES, accepted, self.task(newest.id, newest.attempt))
+
+    def task(self, task_id: str, attempt: int) -> TaskRow | None:
+        """The task, open or remembered; None when it is not known."""
+        return self._task("WHERE id = ? AND attempt = ?", task_id, attempt)
+
+    def open_tasks(self) -> list[TaskRow]:
+        """What the agent owes work for: highest priority, then nearest deadline, then first come."""
+        return self._tasks("WHERE open ORDER BY priority DESC, expires_at, key")
+
+    def body(self, task_id: str, attempt: int) -> bytes:
+        """The bytes of an open task as they came."""
+        key, _ = self._open(task_id, attempt)
+        (body,) = self._execute("SELECT body FROM bodies WHERE task = ?", (key,)).fetchone()
+        return bytes(body)
+
+    def set_state(
+        self,
+        task_id: str,
+        attempt: int,
+        state: TaskState,
+        reason_code: int | None = None,
+        reason_text: str = "",
+        *,
+        at: float,
+    ) -> None:
+        """Record a state of an open task at unix seconds `at`; `done` is recorded by `emit` alone.
+
+        A final one is owed to the fleet until `told`. The body, and rows that were not emitted, go with it.
+        """
+        if state is TaskState.DONE:
+            raise ValueError(f"task {task_id} attempt {attempt}: done is recorded by its final result")
+        key, _ = self._open(task_id, attempt)
+        answered = None if state.is_open else self._answered(key)
+        self._execute(
+            """UPDATE tasks SET state = ?, reason_code = ?, reason_text = ?, state_at = ?, rows_answered = ?,
+                told = ? WHERE key = ?""",
+            (state.value, reason_code, reason_text, at, answered, state.is_open, key),
+        )
+        if not state.is_open:
+            self._forget_work(key)
+
+    def told(self, task_id: str, attempt: int) -> None:
+        """The broker has acknowledged the final state: it need not be said again."""
+        self._execute(
+            "UPDATE tasks SET told = 1 WHERE id = ? AND attempt = ? AND NOT open", (task_id, attempt)
+        )
+
+    def untold(self) -> list[TaskRow]:
+        """Ended tasks whose end the broker has not acknowledged, oldest first."""
+        return self._tasks("WHERE NOT told ORDER BY key")
+
+    def commit_rows(
+        self, task_id: str, attempt: int, row_from: int, row_to: int, *, outputs: bytes, usage: bytes
+    ) -> None:
+        """Keep finished rows until they go out in a result; `RowsRefused` for rows that are done already."""
+        key, _ = self._open(task_id, attempt, (row_from, row_to))
+        self._refuse_done(task_id, key, (row_from, row_to))
+        self._execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", (key, row_from, row_to, outputs, usage))
+
+    def pending_rows(self, task_id: str, attempt: int) -> list[PendingRows]:
+        """Committed rows of an open task that are in no result yet, in order."""
+        key, _ = self._open(task_id, attempt)
+        found = self._execute(
+            "SELECT row_from, row_to, outputs, usage FROM rows WHERE task = ? ORDER BY row_from", (key,)
+        )
+        return [PendingRows(*row) for row in found]
+
+    def rows_done(self, task_id: str, attempt: int) -> list[Range]:
+        """Committed, emitted and settled rows of an open task, merged."""
+        key, _ = self._open(task_id, attempt)
+        return self._done(key)
+
+    def missing(self, task_id: str, attempt: int) -> list[Range]:
+        """The rows of an open task that are still to be computed."""
+        key, (rows_from, rows_to) = self._open(task_id, attempt)
+        return gaps(self._done(key), rows_from, rows_to)
+
+    def emit(
+        self, task_id: str, attempt: int, row_from: int, row_to: int, body: bytes, *, final: bool
+    ) -> int:
+        """Put a result into the outbox in place of the pending rows it covers; returns its key.
+
+        The final one makes the task `done` and raises `RowsRefused` while rows are missing or pending.
+        """
+        key, task_rows = self._open(task_id, attempt, (row_from, row_to))
+        self._execute(
+            "DELETE FROM rows WHERE task = ? AND row_from >= ? AND row_to <= ?", (key, row_from, row_to)
+        )
+        self._refuse_done(task_id, key, (row_from, row_to))
+        self._execute(
+            "INSERT INTO results (task, row_from, row_to, size, body) VALUES (?, ?, ?, ?, ?)",
+            (key, row_from, row_to, len(body), body),
+        )
+        (result,) = self._execute("SELECT last_insert_rowid()").fetchone()
+        if final:
+            answered = self._answered(key)
+            if answered != task_rows[1] - task_rows[0]:
+                raise RowsRefused(f"final result of task {task_id}: only {answered} of its rows {task_rows}")
+            self._execute(
+                "UPDATE tasks SET state = ?, rows_answered = ? WHERE key = ?",
+                (TaskState.DONE.value, answered, key),
+            )
+            self._forget_work(key)
+        return int(result)
+
+    def unsettled(self, after_key: int, limit: int) -> list[Unsettled]:
+        """The next results behind `after_key` (0 to begin) that the fleet has not confirmed."""
+        found = self._execute(
+            """SELECT results.key, id, attempt, row_from, row_to, size
+                FROM results JOIN tasks ON tasks.key = results.task
+                WHERE results.key > ? AND size IS NOT NULL ORDER BY results.key LIMIT ?""",
+            (after_key, limit),
+        )
+        return [Unsettled(*row) for row in found]
+
+    def result_body(self, key: int) -> bytes | None:
+        """The bytes of an unsettled result; None when it has been settled meanwhile."""
+        found = self._execute(
+            "SELECT body FROM results WHERE key = ? AND size IS NOT NULL", (key,)
+        ).fetchone()
+        return bytes(found[0]) if found else None
+
+    def settle(self, results: Iterable[Settlement]) -> int:
+        """Forget the bytes of results that the fleet has; how many there were. Unknown ones are ignored.
+
+        While its task is open a result leaves its range behind, or its rows would be computed again.
+        """
+        settled = 0
+        for result in results:
+            owed = self._execute(
+                """SELECT results.key, open FROM tasks JOIN results ON results.task = tasks.key
+                    WHERE id = ? AND attempt = ? AND row_from = ? AND row_to = ? AND size IS NOT NULL""",
+                result,
+            ).fetchone()
+            if owed is None:
+                continue
+            key, is_open = owed
+            if is_open:
+                self._execute("UPDATE results SET size = NULL, body = NULL WHERE key = ?", (key,))
+            else:
+                self._execute("DELETE FROM results WHERE key = ?", (key,))
+            settled += 1
+        return settled
+
+    def prune(self, now_at: float, keep_s: float = 86_400, limit: int = 1_000) -> int:
+        """Forget ended tasks that owe nothing and expired `keep_s` ago; how many, at most `limit`.
+
+        Until then their identity stands against replays; from then on their expiry does.
+        """
+        forgotten = self._execute(
+            """DELETE FROM tasks WHERE key IN (
+                SELECT key FROM tasks WHERE expires_at < ? AND told AND NOT open
+                    AND NOT EXISTS (SELECT 1 FROM results WHERE task = tasks.key)
+                ORDER BY expires_at LIMIT ?)""",
+            (now_at - keep_s, limit),
+        )
+        return forgotten.rowcount
+
+    def counts(self) -> Counts:
+        """The store in numbers; reads no body."""
+        (open_tasks,) = self._execute("SELECT count(*) FROM tasks WHERE open").fetchone()
+        owed, owed_bytes = self._execute("SELECT count(size), coalesce(sum(size), 0) FROM results").fetchone()
+        (pages,) = self._execute("PRAGMA page_count").fetchone()
+        (page_bytes,) = self._execute("PRAGMA page_size").fetchone()
+        return Counts(open_tasks, owed, owed_bytes, pages * page_bytes)
+
+    def _tasks(self, where: str, *values: str | int) -> list[TaskRow]:
+        found = self._execute(SELECT_TASKS + where, values)
+        return [TaskRow(*(*values, bool(told), TaskState(state))) for *values, told, state in found]
+
+    def _task(self, where: str, *values: str | int) -> TaskRow | None:
+        found = self._tasks(where, *values)
+        return found[0] if found else None
+
+    def _insert(self, task: NewTask) -> TaskRow:
+        inserted = self._execute(
+            """INSERT INTO tasks (id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority,
+                expires_at, lease_s, state, state_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+            (
+                task.id,
+                task.attempt,
+                task.digest,
+                task.rows_from,
+                task.rows_to,
+                task.received_ns,
+                task.received_at,
+                task.priority,
+                task.expires_at,
+                task.lease_s,
+                TaskState.ACCEPTED.value,
+                task.received_at,
+            ),
+        )
+        self._execute("INSERT INTO bodies VALUES (?, ?)", (inserted.lastrowid, task.body))
+        (accepted,) = self._tasks("WHERE id = ? AND attempt = ?", task.id, task.attempt)
+        return accepted
+
+    def _open(self, task_id: str, attempt: int, rows: Range | None = None) -> tuple[int, Range]:
+        """The key and the rows of an open task, which contain `rows`."""
+        found = self._execute(
+            "SELECT key, rows_from, rows_to, state FROM tasks WHERE id = ? AND attempt = ?",
+            (task_id, attempt),
+        ).fetchone()
+        if found is None:
+            raise UnknownTask(task_id, attempt)
+        key, rows_from, rows_to, state = found
+        if not TaskState(state).is_open:
+            raise TaskEnded(task_id, attempt, TaskState(state))
+        if rows and not rows_from <= rows[0] < rows[1] <= rows_to:
+            raise RowsRefused(f"rows {rows} of task {task_id} are not within its [{rows_from}, {rows_to})")
+        return key, (rows_from, rows_to)
+
+    def _done(self, key: int) -> list[Range]:
+        return merged(
+            self._execute(
+                """SELECT row_from, row_to FROM rows WHERE task = :task
+                    UNION ALL SELECT row_from, row_to FROM results WHERE task = :task""",
+                {"task": key},
+            )
+        )
+
+    def _refuse_done(self, task_id: str, key: int, rows: Range) -> None:
+        done = self._execute(
+            """SELECT row_from, row_to FROM rows WHERE task = :task AND row_from < :end AND row_to > :begin
+                UNION ALL SELECT row_from, row_to FROM results
+                WHERE task = :task AND row_from < :end AND row_to > :begin LIMIT 1""",
+            {"task": key, "begin": rows[0], "end": rows[1]},
+        ).fetchone()
+        if done:
+            raise RowsRefused(f"rows {rows} of task {task_id} overlap {done}, which is done")
+
+    def _answered(self, key: int) -> int:
+        (rows,) = self._execute(
+            "SELECT coalesce(sum(row_to - row_from), 0) FROM results WHERE task = ?", (key,)
+        ).fetchone()
+        return int(rows)
+
+    def _forget_work(self, key: int) -> None:
+        """Leave of an ended task its identity and the results that are owed."""
+        self._execute("DELETE FROM bodies WHERE task = ?", (key,))
+        self._execute("DELETE FROM rows WHERE task = ?", (key,))
+        self._execute("DELETE FROM results WHERE task = ? AND size IS NULL", (key,))

@@ -1,0 +1,82 @@
+"""ONNX files of one node, written by hand, so that checking a backend needs no package to build models.
+
+Field numbers are those of onnx.proto3 (ONNX IR version 8, operator set 13).
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Final
+
+Dimensions = Sequence[int | str]
+
+ELEMENT_TYPES: Final = {
+    "FP32": 1,
+    "UINT8": 2,
+    "INT8": 3,
+    "UINT16": 4,
+    "INT16": 5,
+    "INT32": 6,
+    "INT64": 7,
+    "STRING": 8,  # no Open Inference Protocol datatype of fixed size: a backend refuses it
+    "BOOL": 9,
+    "FP16": 10,
+    "FP64": 11,
+    "UINT32": 12,
+    "UINT64": 13,
+}
+"""TensorProto.DataType."""
+
+
+def one_node(
+    operator: str,
+    inputs: Mapping[str, tuple[str, Dimensions]],
+    output: tuple[str, Dimensions],
+    constants: bytes = b"",
+    constant_names: Sequence[str] = (),
+) -> bytes:
+    """A model that applies `operator` to its inputs, then its constants, and calls the result `y`.
+
+    A dimension is a size or a symbol; `constants` are encoded initializers (`external_constant`).
+    """
+    node = (
+        b"".join(_text(1, name) for name in (*inputs, *constant_names)) + _text(2, "y") + _text(4, operator)
+    )
+    graph = _block(1, node) + _text(2, "one_node") + constants
+    graph += b"".join(_block(11, _value(name, *spec)) for name, spec in inputs.items())
+    graph += _block(12, _value("y", *output))
+    return _number(1, 8) + _block(7, graph) + _block(8, _number(2, 13))
+
+
+def external_constant(name: str, datatype: str, dimensions: Sequence[int], location: str) -> bytes:
+    """An initializer whose values lie in another file: what a backend has to refuse."""
+    tensor = b"".join(_number(1, size) for size in dimensions)
+    tensor += _number(2, ELEMENT_TYPES[datatype]) + _text(8, name)
+    tensor += _block(13, _text(1, "location") + _text(2, location)) + _number(14, 1)
+    return _block(5, tensor)
+
+
+def _value(name: str, datatype: str, dimensions: Dimensions) -> bytes:
+    sizes = b"".join(
+        _block(1, _text(2, size) if isinstance(size, str) else _number(1, size)) for size in dimensions
+    )
+    return _text(1, name) + _block(2, _block(1, _number(1, ELEMENT_TYPES[datatype]) + _block(2, sizes)))
+
+
+def _varint(value: int) -> bytes:
+    encoded = bytearray()
+    while value > 0x7F:
+        encoded.append(value & 0x7F | 0x80)
+        value >>= 7
+    encoded.append(value)
+    return bytes(encoded)
+
+
+def _number(field: int, value: int) -> bytes:
+    return _varint(field << 3) + _varint(value)
+
+
+def _block(field: int, content: bytes) -> bytes:
+    return _varint(field << 3 | 2) + _varint(len(content)) + content
+
+
+def _text(field: int, text: str) -> bytes:
+    return _block(field, text.encode())

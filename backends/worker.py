@@ -1,0 +1,248 @@
+"""The worker process: `python -m backends.worker USE REQUESTS_FD CANCELS_FD ARENA_FD PARENT_PID`.
+
+The main thread reads a request, answers it, and reads the next: one token each way for a run. A second
+thread reads cancels, and ends the process when the supervisor's end is gone. An exception that no
+backend is meant to raise ends the process, with its traceback as last words.
+"""
+
+import ctypes
+import faulthandler
+import mmap
+import os
+import signal
+import socket
+import sys
+import threading
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+import msgspec
+
+from backends import registry, wire
+from backends.datatypes import NUMPY_NAMES
+from backends.kernel import (
+    BACKEND_UNUSABLE,
+    OUT_OF_MEMORY,
+    Backend,
+    Cancelled,
+    KernelError,
+    Model,
+    Program,
+    Tensor,
+)
+from backends.slots import layout, shape
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from backends.kernel import Array
+
+PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
+PR_SET_NAME: Final = 15
+CANCEL_AGAIN_S: Final = 0.005
+
+
+class UnderWay:
+    """Which run the main thread is in, and which ones the supervisor no longer wants.
+
+    Run ids grow. A cancel may overtake its run, since it comes by another socket.
+    """
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._program: Program | None = None
+        self._id = 0
+        self._unwanted: set[int] = set()
+
+    def begin(self, run_id: int, program: Program) -> None:
+        """Enter a run, or raise `Cancelled` when it was given up before."""
+        with self._lock:
+            self._id = run_id
+            unwanted = run_id in self._unwanted
+            self._unwanted = {other for other in self._unwanted if other >= run_id}
+            if unwanted:
+                raise Cancelled
+            self._program = program
+
+    def end(self) -> None:
+        """Leave the run."""
+        with self._lock:
+            self._program = None
+
+    def give_up(self, run_id: int) -> None:
+        """Note that a run is not wanted any more; one that is over is forgotten."""
+        with self._lock:
+            if run_id >= self._id:
+                self._unwanted.add(run_id)
+
+    def cancel_unwanted(self) -> bool:
+        """Cancel the run under way if it is not wanted; True when it was, and should be asked again.
+
+        A cancel that comes a moment before `Program.run` has begun does nothing, so one is not enough.
+        """
+        with self._lock:
+            if self._program is None or self._id not in self._unwanted:
+                return False
+            self._program.cancel()
+            return True
+
+
+class Service:
+    """Answers requests, one after another, with a backend that is made from the first message."""
+
+    def __init__(self, use: str, requests: socket.socket, memory: mmap.mmap, under_way: UnderWay) -> None:
+        self._use = use
+        self._requests = requests
+        self._memory = memory
+        self._under_way = under_way
+        self._programs: dict[int, Program] = {}
+        self._decode: Callable[[bytes], wire.Request] = msgspec.msgpack.Decoder(wire.Request).decode
+        self._encode = msgspec.msgpack.Encoder().encode
+
+    def serve(self) -> None:
+        """Answer until the supervisor closes its end, then let go of the device."""
+        first = self._requests.recv(wire.MESSAGE_BYTES)
+        if not first:
+            return
+        kind = registry.find(self._use)
+        configure = msgspec.msgpack.decode(first, type=wire.Configure)
+        backend = kind(kind.Options.model_validate(configure.options))
+        while data := self._requests.recv(wire.MESSAGE_BYTES):
+            self._requests.send(self._encode(self._answer(backend, self._decode(data))))
+        for program in self._programs.values():
+            program.close()
+
+    def _answer(self, backend: Backend, request: wire.Request) -> wire.Reply:
+        try:
+            return self._do(backend, request)
+        except Cancelled:
+            return wire.Cancelled(request.id)
+        except KernelError as error:
+            return wire.Failed(request.id, error.code, error.text[: wire.TEXT_CHARACTERS])
+        except MemoryError as error:
+            return wire.Failed(request.id, OUT_OF_MEMORY, f"out of memory: {error}")
+
+    def _do(self, backend: Backend, request: wire.Request) -> wire.Reply:
+        match request:
+            case wire.Run():
+                return self._run(request)
+            case wire.Load():
+                return self._load(backend, request)
+            case wire.Probe():
+                devices = tuple(backend.probe())
+                return wire.Probed(request.id, backend.version, devices)
+            case wire.Unload():
+                self._programs.pop(request.program).close()
+                return wire.Unloaded(request.id)
+
+    def _load(self, backend: Backend, request: wire.Load) -> wire.Loaded:
+        model = Model(Path(request.path), request.sha256, request.format, request.inputs, request.outputs)
+        device = request.device or self._first_usable(backend)
+        program = backend.load(model, device)
+        self._programs[request.id] = program
+        return wire.Loaded(
+            id=request.id,
+            version=backend.version,
+            device=device,
+            inputs=tuple(program.inputs),
+            outputs=tuple(program.outputs),
+            max_batch=program.max_batch,
+            cost=program.cost,
+        )
+
+    def _first_usable(self, backend: Backend) -> str:
+        devices = backend.probe()
+        for device in devices:
+            if not device.why:
+                return device.name
+        why = "; ".join(f"{device.name}: {device.why}" for device in devices) or "no device was found"
+        raise KernelError(BACKEND_UNUSABLE, f"backend {self._use} cannot be used: {why}")
+
+    def _run(self, request: wire.Run) -> wire.Ran:
+        program = self._programs[request.program]
+        inputs, outputs = self._arrays(program, request.rows, request.offset)
+        self._under_way.begin(request.id, program)
+        try:
+            before_s = time.process_time()
+            spent = program.run(inputs, outputs)
+            cpu_s = time.process_time() - before_s
+        finally:
+            self._under_way.end()
+        return wire.Ran(request.id, spent.begin_ns, spent.end_ns, spent.joules, cpu_s)
+
+    def _arrays(
+        self, program: Program, rows: int, offset: int
+    ) -> tuple[dict[str, "Array"], dict[str, "Array"]]:
+        ranges, _ = layout((*program.inputs, *program.outputs), rows)
+        offsets = [offset + r.start for r in ranges]
+        inputs = {
+            tensor.name: self._array(tensor, rows, at)
+            for tensor, at in zip(program.inputs, offsets, strict=False)
+        }
+        for array in inputs.values():
+            array.flags.writeable = False
+        outputs = {
+            tensor.name: self._array(tensor, rows, at)
+            for tensor, at in zip(program.outputs, offsets[len(inputs) :], strict=True)
+        }
+        return inputs, outputs
+
+    def _array(self, tensor: Tensor, rows: int, offset: int) -> "Array":
+        import numpy as np  # noqa: PLC0415 - only a worker that runs something pays for it
+
+        return np.ndarray(shape(tensor, rows), NUMPY_NAMES[tensor.datatype], self._memory, offset)
+
+
+def listen_for_cancels(cancels: socket.socket, under_way: UnderWay) -> None:
+    """Pass cancels on; when the supervisor's end is gone, so is the process, whatever it is doing."""
+    decode = msgspec.msgpack.Decoder(wire.Cancel).decode
+    while True:
+        cancels.settimeout(CANCEL_AGAIN_S if under_way.cancel_unwanted() else None)
+        try:
+            data = cancels.recv(wire.MESSAGE_BYTES)
+        except TimeoutError:
+            continue
+        if not data:
+            os._exit(os.EX_OK)
+        under_way.give_up(decode(data).id)
+
+
+def die_with(parent_pid: int) -> None:
+    """Have the kernel kill this process when the supervisor's thread ends, or leave if it has already."""
+    libc = ctypes.CDLL(None, use_errno=True)
+    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
+        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    if os.getppid() != parent_pid:
+        os._exit(os.EX_OK)
+
+
+def take_name(use: str) -> None:
+    """Show the backend's name in `ps` and `top` (15 bytes, prctl(2))."""
+    ctypes.CDLL(None).prctl(PR_SET_NAME, f"parkwatt {use}"[:15].encode())
+
+
+def die_of(failure: Any) -> None:
+    """End the process when the cancelling thread fails, as a failing main thread would."""
+    sys.excepthook(failure.exc_type, failure.exc_value, failure.exc_traceback)
+    os._exit(os.EX_SOFTWARE)
+
+
+def main(use: str, requests_fd: int, cancels_fd: int, arena_fd: int, parent_pid: int) -> None:
+    """Serve one supervisor."""
+    die_with(parent_pid)
+    take_name(use)
+    faulthandler.enable()
+    threading.excepthook = die_of
+    memory = mmap.mmap(arena_fd, 0)
+    os.close(arena_fd)
+    under_way = UnderWay()
+    cancels = socket.socket(fileno=cancels_fd)
+    threading.Thread(
+        target=listen_for_cancels, args=(cancels, under_way), name="cancels", daemon=True
+    ).start()
+    Service(use, socket.socket(fileno=requests_fd), memory, under_way).serve()
+
+
+if __name__ == "__main__":
+    main(sys.argv[1], *map(int, sys.argv[2:]))
