@@ -2,7 +2,6 @@
 
 # ruff: noqa: PLC0415 - for that reason
 
-import asyncio
 import enum
 from collections.abc import Iterator
 from pathlib import Path
@@ -18,20 +17,13 @@ CONFIG_WRONG = 2
 NO_AGENT = 3
 
 
-def _plain(purpose: str) -> typer.Typer:
-    """A command group that never loads rich: the supervisor goes through here."""
-    return typer.Typer(
-        help=purpose,
-        no_args_is_help=True,
-        pretty_exceptions_enable=False,
-        rich_markup_mode=None,
-        add_completion=False,
-    )
-
-
-app = _plain("Run a fleet's inference tasks on a parked, plugged-in car's computer.")
-fleet_app = _plain("The other end of the wire: tools for a fleet backend.")
-app.add_typer(fleet_app, name="fleet")
+app = typer.Typer(
+    help="Run a fleet's inference tasks on a parked, plugged-in car's computer.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,  # these two load rich, and the supervisor goes through here
+    rich_markup_mode=None,
+    add_completion=False,
+)
 
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="agent.toml")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
@@ -65,6 +57,8 @@ def parkwatt(
 @app.command()
 def run(config: Config, log_format: LogFormat = LogFormat.JSON) -> None:
     """Run the service until SIGTERM or SIGINT."""
+    import asyncio
+
     settings = _load(config)
     from agent import logs
     from agent.control import ControlSocketTakenError
@@ -82,6 +76,8 @@ def run(config: Config, log_format: LogFormat = LogFormat.JSON) -> None:
 @app.command()
 def check(config: Config, as_json: Json = False) -> None:
     """Try everything that the configuration names and say how to mend what does not work."""
+    import asyncio
+
     import msgspec
 
     from agent.check import CONFIGURATION, Finding, described, examine
@@ -128,6 +124,8 @@ def status(
 @app.command()
 def backends(as_json: Json = False) -> None:
     """List the backends and devices found here, with the reason for each that cannot be used."""
+    import asyncio
+
     import msgspec
 
     from agent.devices import described, probed_all
@@ -153,30 +151,19 @@ def demo(
     raise typer.Exit(run_demo(tasks, seconds, plain, hold))
 
 
-@fleet_app.command()
-def keygen(
-    directory: Annotated[Path, typer.Argument(metavar="DIR", help="Where the two files go.")],
-    kid: Annotated[str, typer.Option(help="Key id: 1-64 of A-Z a-z 0-9 _ -")] = "fleet",
-) -> None:
-    """Make a key: `<kid>.pem` for the vehicles, `<kid>.key` (mode 0600) for the fleet that signs."""
-    from agent.protocol.keys import KeyFileError, write_key_pair
-
-    try:
-        public_path, private_path = write_key_pair(directory, kid)
-    except KeyFileError as error:
-        _fail(FAILED, str(error))
-    typer.echo(f"{public_path}: for trust.task_keys_dir of every vehicle")
-    typer.echo(f"{private_path}: keep it where the fleet signs its tasks")
-
-
-@fleet_app.command(
-    add_help_option=False, context_settings={"allow_extra_args": True, "ignore_unknown_options": True}
+@app.command(
+    add_help_option=False,
+    context_settings={
+        "allow_extra_args": True,
+        "allow_interspersed_args": False,
+        "ignore_unknown_options": True,
+    },
 )
-def submit(context: typer.Context) -> None:
-    """Publish tasks from files and wait for their results."""
-    from fleet.cli import app as submit_app  # the fleet's libraries stay out of the agent
+def fleet(context: typer.Context) -> None:
+    """Tools for a fleet backend, the other end of the wire."""
+    from fleet.cli import app as fleet_app  # the fleet's libraries stay out of the agent
 
-    submit_app(args=["submit", *context.args], prog_name="parkwatt fleet")
+    fleet_app(args=context.args, prog_name="parkwatt fleet")
 
 
 def _load(config: Path) -> "Settings":

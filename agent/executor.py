@@ -7,21 +7,19 @@ import asyncio
 import contextlib
 import heapq
 import logging
-from collections import deque
+from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, TypeVar
+from typing import Final
 
 from agent.guard import Guard
-from agent.job import DONE, NS, Chunk, Ending, Job, Origin, Spending, packed
+from agent.job import DONE, NS, Chunk, Ending, Job, Origin, Spending
+from agent.journal import Journal
 from agent.models import ModelCache, ModelUnavailableError
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
-from agent.reports import Reports, utc_now
-from agent.results import ResultWriter
 from agent.station import GateShut, Loaded, Station
-from agent.store import Ledger, Store, TaskEnded
 from backends.group import Reaped
 from backends.kernel import Cancelled, KernelError
 from backends.process import RunDone, WorkerDied, WorkerProcess
@@ -30,16 +28,12 @@ from firmware_shims.clock import Clock
 from firmware_shims.power import CpuModelMeter
 
 log = logging.getLogger(__name__)
-T = TypeVar("T")
 Key = tuple[str, int]
 
 LANES: Final = 4
 """Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""
 BATCH_S: Final = 0.05
 """A batch is as many rows as are expected to take this long: what a kill in the middle may cost."""
-FLUSH_NS: Final = NS
-"""Rows of a long task leave in a result at least this often."""
-WATCH_S: Final = 0.25
 HUNG_FACTOR: Final = 10
 HUNG_FLOOR_S: Final = 5.0
 VEHICLE_SIDE: Final = 1000
@@ -53,31 +47,34 @@ class Executor:
 
     stations: Sequence[Station]
     guard: Guard
-    store: Store
-    reports: Reports
+    journal: Journal
     models: ModelCache
     meter: CpuModelMeter | None
-    results: ResultWriter
     clock: Clock
     drain_s: float
+    on_activity: Callable[[], None]
+    """Called when work begins after a pause, and when nothing is under way any more."""
     jobs: dict[Key, Job] = field(default_factory=dict)
     rows_done: int = 0
     row_s: dict[str, float] = field(default_factory=dict)
     """Measured seconds per row by model hash."""
-    _queue: list[Job] = field(default_factory=list)
-    _idle: deque[asyncio.Future[None]] = field(default_factory=deque)
+    has_jobs: asyncio.Event = field(default_factory=asyncio.Event)
+    _queues: dict[Station, list[Job]] = field(default_factory=lambda: defaultdict(list))
+    _idle: dict[Station, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
     _running: set[Job] = field(default_factory=set)
     _inside: dict[Station, dict[Job, tuple[WorkerProcess, Slot] | None]] = field(default_factory=dict)
     """Jobs that the worker has in hand, in its order; with the slot of a run."""
-    _has_jobs: asyncio.Event = field(default_factory=asyncio.Event)
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
-    _broken: asyncio.Future[None] | None = None
     _winding_down: asyncio.Task[None] | None = None
 
     @property
     def running(self) -> bool:
         """Whether any job is under way."""
         return bool(self._running)
+
+    def is_running(self, job: Job) -> bool:
+        """Whether rows of this job are being run."""
+        return job in self._running and job.begun_ns is not None
 
     @property
     def winding_down(self) -> bool:
@@ -90,16 +87,13 @@ class Executor:
         return sum(job.left * self.row_s.get(job.task.model.sha256, 0.0) for job in self.jobs.values())
 
     async def run(self) -> None:
-        """Work until cancelled. A store that fails ends it: what is not on disk is not done."""
-        self._broken = asyncio.get_running_loop().create_future()
+        """Work until cancelled."""
         self._quiet.set()
         try:
             async with asyncio.TaskGroup() as tasks:
                 for station in self.stations:
                     for lane in range(LANES):
                         tasks.create_task(self._lane(station), name=f"lane-{station.name}-{lane}")
-                tasks.create_task(self._watch(), name="watch-jobs")
-                await self._broken
         finally:
             for station in self.stations:
                 await station.close()
@@ -109,33 +103,15 @@ class Executor:
     def add(self, job: Job) -> None:
         """Queue a job that is on disk."""
         self.jobs[job.key] = job
-        self._has_jobs.set()
+        self.has_jobs.set()
         self._enqueue(job)
         self._warm()
 
     def end(self, job: Job, ending: Ending) -> None:
-        """End a job for good: what is done goes out, its end is on disk before it is said."""
-        if job.ended is not None or job.key not in self.jobs:
-            return
-        job.ended = ending
-        del self.jobs[job.key]
-        self._cancel_run(job)
-        bodies = self.results.take(job, final=False)
-        at = utc_now().timestamp()
-
-        def record(ledger: Ledger) -> None:
-            for body in bodies:
-                ledger.emit(*job.key, body.begin, body.end, body.body, final=False)
-            ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at)
-
-        def say(_: None) -> None:
-            for body in bodies:
-                self.reports.result(body.body)
-            answer = self.reports.event(job, ending)
-            if answer is not None:
-                answer.add_done_callback(lambda done: self._told(job.key, done))
-
-        self._store(record, say)
+        """End a job for good, other than by its last row."""
+        if job.ended is None and self.jobs.pop(job.key, None) is not None:
+            self._cancel_run(job)
+            self.journal.end(job, ending)
 
     def superseded(self, key: Key) -> None:
         """Forget a job that a newer attempt has ended on disk already."""
@@ -152,8 +128,7 @@ class Executor:
     def on_verdict(self, verdict: Verdict) -> None:
         """Follow a verdict; for urgent ones the guard has killed the workers already."""
         if verdict.allowed:
-            while self._idle:
-                self._wake()
+            self._wake_all()
         if self.guard.may_exist:
             self._warm()
         elif not verdict.urgent and self._winding_down is None:
@@ -169,43 +144,47 @@ class Executor:
 
     # The queue
 
-    def _enqueue(self, job: Job) -> None:
-        heapq.heappush(self._queue, job)
-        self._wake()
+    def _home(self, job: Job) -> Station | None:
+        """The backend that runs a job: the one it names, else the first configured one that can."""
+        return next((station for station in self.stations if station.takes(job)), None)
 
-    def _wake(self) -> None:
-        while self._idle:
-            lane = self._idle.popleft()
+    def _enqueue(self, job: Job) -> None:
+        home = self._home(job)
+        if home is None:
+            wish = job.task.backend or "any backend"
+            text = f"no device here runs {job.task.model.format.value} models on {wish}"
+            self.end(job, Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text))
+            return
+        heapq.heappush(self._queues[home], job)
+        self._wake(home)
+
+    def _wake(self, station: Station) -> None:
+        idle = self._idle[station]
+        while idle:
+            lane = idle.popleft()
             if not lane.done():
                 lane.set_result(None)
                 return
 
+    def _wake_all(self) -> None:
+        for station in self.stations:
+            for _ in range(LANES):
+                self._wake(station)
+
     def _warm(self) -> None:
         """Start workers while the car still settles, so that they are there when it is ready."""
         for station in self.stations:
-            if self.jobs and self.guard.may_exist and station.pid is None and not station.pause_s:
-                try:
+            if self._queues[station] and self.guard.may_exist and station.pid is None and not station.pause_s:
+                with contextlib.suppress(GateShut):
                     station.start()
-                except GateShut:
-                    return
 
     def _pick(self, station: Station) -> Job | None:
-        passed: list[Job] = []
-        picked = None
-        while self._queue and picked is None:
-            job = heapq.heappop(self._queue)
-            if job.ended is not None:
-                continue
-            if station.takes(job):
-                picked = job
-            elif any(other.takes(job) for other in self.stations):
-                passed.append(job)
-            else:
-                text = f"no backend here runs {job.task.model.format.value} models as {job.task.backend or 'any'}"
-                self.end(job, Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text))
-        for job in passed:
-            heapq.heappush(self._queue, job)
-        return picked
+        queue = self._queues[station]
+        while queue:
+            job = heapq.heappop(queue)
+            if job.ended is None:
+                return job
+        return None
 
     # One job
 
@@ -213,30 +192,34 @@ class Executor:
         while True:
             job = self._pick(station) if self.guard.verdict.allowed and not station.pause_s else None
             if job is None:
-                await self._wait(station.pause_s)
+                await self._wait(station)
                 continue
             self._running.add(job)
-            self._quiet.clear()
+            if self._quiet.is_set():
+                self._quiet.clear()
+                self.on_activity()
             try:
                 await self._work(station, job)
             finally:
                 self._running.discard(job)
                 if not self._running:
                     self._quiet.set()
-                    self.reports.state_changed()
+                    self.on_activity()
 
-    async def _wait(self, pause_s: float) -> None:
+    async def _wait(self, station: Station) -> None:
         """Wait for a job, for the gate to open, or for a pause to end."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle.append(woken)
-        await asyncio.wait([woken], timeout=pause_s or None)
+        self._idle[station].append(woken)
+        await asyncio.wait([woken], timeout=station.pause_s or None)
         woken.cancel()
 
     async def _work(self, station: Station, job: Job) -> None:
-        self.reports.state_changed()
         try:
             path = await self.models.fetch(job.task.model.sha256)
             await station.ready()
+            if self._home(job) is not station:  # now that the devices are known
+                self._enqueue(job)
+                return
             self._inside.setdefault(station, {})[job] = None
             loaded = await station.load(job, path)
             await self._rows(station, loaded, job)
@@ -252,7 +235,7 @@ class Executor:
 
     async def _rows(self, station: Station, loaded: Loaded, job: Job) -> None:
         program, worker = loaded.program, loaded.worker
-        self.results.begin(job, Origin(station.name, program.device, program.outputs))
+        self.journal.results.begin(job, Origin(station.name, program.device, program.outputs))
         order = [[tensor.name for tensor in job.task.inputs].index(tensor.name) for tensor in program.inputs]
         raws = [job.inputs[index] for index in order]
         if job.begun_ns is None:
@@ -300,41 +283,12 @@ class Executor:
         return Spending(wall_s, wall_s, energy_j)
 
     def _keep(self, job: Job, chunk: Chunk) -> None:
-        """Commit rows that are done; send them when the task is done, or when they have waited long enough."""
-        self.results.check(job, chunk)
-        job.keep(chunk)
+        self.journal.keep(job, chunk)
         self.rows_done += chunk.end - chunk.begin
-        final = not job.missing
-        if not final and (limit := _limit_reached(job)) is not None:
-            self.end(job, limit)
-            return
-        if final or self.clock() - job.flushed_ns > FLUSH_NS:
-            self._emit(job, final=final)
-            return
-        outputs, account = packed(chunk, job.origin)
-        self._store(
-            lambda ledger: ledger.commit_rows(
-                *job.key, chunk.begin, chunk.end, outputs=outputs, usage=account
-            ),
-            _nothing,
-        )
-
-    def _emit(self, job: Job, *, final: bool) -> None:
-        bodies = self.results.take(job, final=final)
-        job.flushed_ns = self.clock()
-        if final:
-            job.ended = DONE
+        if job.ended is DONE:
             del self.jobs[job.key]
-
-        def record(ledger: Ledger) -> None:
-            for body in bodies:
-                ledger.emit(*job.key, body.begin, body.end, body.body, final=body.final)
-
-        def say(_: None) -> None:
-            for body in bodies:
-                self.reports.result(body.body, job)
-
-        self._store(record, say)
+        elif (limit := _limit_reached(job)) is not None:
+            self.end(job, limit)
 
     # How work stops
 
@@ -343,22 +297,11 @@ class Executor:
         if job.ended is not None:
             return
         if job.begun_ns is not None:
+            job.begun_ns = None
             blocker = next(iter(self.guard.verdict.blockers), None)
-            code = blocker.reason if blocker else Reason.SETTLING
-            ending = Ending(TaskState.PREEMPTED, code, f"{blocker.value}" if blocker else "")
-            if job.pending:
-                self._emit(job, final=False)
-            job.state, job.begun_ns = TaskState.PREEMPTED, None
-            at = utc_now().timestamp()
-            self._store(
-                lambda ledger: ledger.set_state(*job.key, TaskState.PREEMPTED, code, ending.text, at=at),
-                lambda _: self._say_paused(job, ending),
-            )
+            code, text = (blocker.reason, str(blocker.value)) if blocker else (Reason.SETTLING, "")
+            self.journal.pause(job, Ending(TaskState.PREEMPTED, code, text))
         self._enqueue(job)
-
-    def _say_paused(self, job: Job, ending: Ending) -> None:
-        if job.ended is None:
-            self.reports.event(job, ending)
 
     def _after_death(self, job: Job, death: WorkerDied) -> None:
         if job.crashes >= CRASHES:
@@ -385,64 +328,6 @@ class Executor:
             await station.close()
         self._winding_down = None
         self._warm()
-
-    # Leases and limits
-
-    async def _watch(self) -> None:
-        """End what has run out, renew what runs long."""
-        while True:
-            await self._has_jobs.wait()
-            await asyncio.sleep(WATCH_S)
-            if not self.jobs:
-                self._has_jobs.clear()
-            now_ns, now = self.clock(), utc_now()
-            for job in list(self.jobs.values()):
-                if now > job.task.expires_at:
-                    self.end(
-                        job, Ending(TaskState.EXPIRED, Reason.EXPIRED, f"expired at {job.task.expires_at}")
-                    )
-                elif now_ns > job.lease_end_ns:
-                    text = f"the lease of {job.task.lease_s:g} s could not be renewed"
-                    self.end(job, Ending(TaskState.EXPIRED, Reason.EXPIRED, text))
-                elif job in self._running and job.begun_ns is not None:
-                    self._renew(job, now_ns)
-
-    def _renew(self, job: Job, now_ns: int) -> None:
-        third_ns = int(job.task.lease_s * NS / 3)
-        first_ns = (job.begun_ns or now_ns) + min(NS, third_ns)
-        if now_ns < (job.said_ns + third_ns if job.state is TaskState.RUNNING else first_ns):
-            return
-        job.state = TaskState.RUNNING
-        at = utc_now().timestamp()
-        self._store(
-            lambda ledger: ledger.set_state(*job.key, TaskState.RUNNING, at=at),
-            lambda _: None if job.ended else self.reports.event(job),
-        )
-
-    # The store
-
-    def _store(self, record: Callable[[Ledger], T], then: Callable[[T], object]) -> None:
-        """Run `record` in the store, then `then` on the loop once it is on disk."""
-        self.store.run(record).add_done_callback(lambda done: self._stored(done, then))
-
-    def _stored(self, done: asyncio.Future[T], then: Callable[[T], object]) -> None:
-        if done.cancelled():
-            return
-        error = done.exception()
-        if error is None:
-            then(done.result())
-        elif isinstance(error, TaskEnded):
-            log.info("%s", error)  # a newer attempt came in between
-        elif self._broken is not None and not self._broken.done():
-            self._broken.set_exception(error)
-
-    def _told(self, key: Key, answer: asyncio.Future[None]) -> None:
-        if not answer.cancelled() and answer.exception() is None:
-            self._store(lambda ledger: ledger.told(*key), _nothing)
-
-
-def _nothing(_: object) -> None:
-    """Nothing follows."""
 
 
 def _failure(error: KernelError | ModelUnavailableError | Refused | ArenaFull) -> Ending:

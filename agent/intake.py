@@ -144,7 +144,7 @@ class Intake:
         now_s = max(utc_now().timestamp(), self.time_floor_s)
         circumstances = Circumstances(
             settings=self.settings,
-            energy_source=self.executor.results.energy_source,
+            energy_source=self.executor.journal.results.energy_source,
             now=dt.datetime.fromtimestamp(now_s, dt.UTC),
             draining=self.draining,
             open_tasks=len(others),

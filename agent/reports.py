@@ -22,13 +22,6 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
-def reason_info(ending: Ending) -> ReasonInfo | None:
-    """Give a reason its wire form."""
-    if ending.code is None:
-        return None
-    return ReasonInfo(ending.code, ending.code.label, ending.text)
-
-
 @dataclass(slots=True)
 class Reports:
     """Publishes on the vehicle's own three topics. What the link cannot take now is said again after a reconnect."""
@@ -101,7 +94,7 @@ class Reports:
             seq=self._next_seq(),
             rows_done=rows_done,
             rows_total=rows_total,
-            reason=reason_info(ending),
+            reason=ReasonInfo.of(ending.code, ending.text) if ending.code else None,
         )
         return framing.encode(event)
 

@@ -10,12 +10,14 @@ from typing import Any
 
 import msgspec
 
+from agent import leases
 from agent.broker import link_options
 from agent.control import ControlServer
 from agent.executor import Executor
 from agent.guard import Cue, Guard
 from agent.intake import Intake
 from agent.job import Ending, Job
+from agent.journal import Journal
 from agent.link import Inbound, Link, Will
 from agent.models import ModelCache
 from agent.notify import notify
@@ -58,7 +60,7 @@ class Service:
         clock: Clock = boottime_ns,
     ) -> None:
         self.settings = settings
-        self._store = store
+        self.store = store
         self._clock = clock
         self._loop = asyncio.get_running_loop()
         self._restored: list[Job] = []
@@ -85,7 +87,7 @@ class Service:
                 link_options(settings),
                 will=Will(
                     topic=topics.state,
-                    payload=framing.encode(Offline(settings.vehicle.id, self._store.boot)),
+                    payload=framing.encode(Offline(settings.vehicle.id, self.store.boot)),
                     retain=True,
                 ),
                 subscriptions=(topics.task, topics.control),
@@ -94,26 +96,31 @@ class Service:
             on_up=lambda _: self._on_up(),
             clock=clock,
         )
-        self.reports = Reports(self.link, topics, self._store.boot, clock, self._describe)
+        self.reports = Reports(self.link, topics, self.store.boot, clock, self._describe)
         meter = CpuModelMeter(settings.meter.options.watts_per_core) if settings.meter.options else None
         source = EnergySource(meter.source) if meter else EnergySource.NONE
         self.executor = Executor(
             stations=self.stations,
             guard=self.guard,
-            store=self._store,
-            reports=self.reports,
+            journal=Journal(
+                self.store,
+                self.reports,
+                ResultWriter(settings.mqtt.max_payload_bytes, source),
+                clock,
+                self._fail,
+            ),
             models=ModelCache(
                 settings.models.source, settings.models.cache_dir, settings.models.cache_max_bytes
             ),
             meter=meter,
-            results=ResultWriter(settings.mqtt.max_payload_bytes, source),
             clock=clock,
             drain_s=settings.policy.drain_s,
+            on_activity=self.reports.state_changed,
         )
         self.portrait = Portrait(
             settings=settings,
             version=version(),
-            boot=self._store.boot,
+            boot=self.store.boot,
             started_at=utc_now(),
             guard=self.guard,
             executor=self.executor,
@@ -127,14 +134,14 @@ class Service:
             settings=settings,
             topics=topics,
             verifier=jws.Verifier(keys),
-            store=self._store,
+            store=self.store,
             executor=self.executor,
             reports=self.reports,
             guard=self.guard,
             clock=clock,
             on_store_error=self._fail,
         )
-        self._outbox = Outbox(self._store, self.reports)
+        self._outbox = Outbox(self.store, self.reports)
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on."""
@@ -146,8 +153,10 @@ class Service:
             threads = await stack.enter_async_context(Threads())
             stack.callback(self.guard.wake)
             executing = self._loop.create_task(self.executor.run(), name="executor")
+            leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
             linking = self._loop.create_task(self.link.run(), name="link")
             stack.push_async_callback(_ended, executing)
+            stack.push_async_callback(_ended, leasing)
             stack.push_async_callback(_ended, linking)
             stack.push_async_callback(self._say_goodbye, linking)
             for source in self._sources:
@@ -156,7 +165,7 @@ class Service:
             notify("READY=1")
             stopping = self._loop.create_task(stop.wait(), name="stop")
             stack.push_async_callback(_ended, stopping)
-            watched = (stopping, executing, linking, threads.failed, self._failed)
+            watched = (stopping, executing, leasing, linking, threads.failed, self._failed)
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
             for ended in done:
@@ -214,7 +223,7 @@ class Service:
 
     async def _restore(self) -> None:
         now, now_ns = utc_now(), self._clock()
-        self._restored = await self._store.run(lambda ledger: open_jobs(ledger, now, now_ns))
+        self._restored = await self.store.run(lambda ledger: open_jobs(ledger, now, now_ns))
         for job in self._restored:
             self.executor.add(job)
         await self.intake.restore()
@@ -223,10 +232,10 @@ class Service:
         """End the workers, give back what is open, say offline; none of it may take long."""
         if self._repeating is not None:
             self._repeating.cancel()
+        self.executor.release_all(Reason.RESTARTED, "the agent stops")
         for station in self.stations:
             await station.close()
-        self.executor.release_all(Reason.RESTARTED, "the agent stops")
-        await self._store.run(lambda _: None)
+        await self.store.run(lambda _: None)
         try:
             async with asyncio.timeout(GOODBYE_S):
                 answer = self.reports.offline()
@@ -238,7 +247,7 @@ class Service:
             log.warning("the broker did not take the good-bye within %g s", GOODBYE_S)
 
     async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        counts = await self._store.run(lambda ledger: ledger.counts())
+        counts = await self.store.run(lambda ledger: ledger.counts())
         answer: dict[str, Any] = msgspec.to_builtins(self.portrait.status(counts))
         return {"status": answer}
 

@@ -60,10 +60,9 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
     )
     yield f"mode      {status.mode.value}"
     for blocker in status.blockers:
-        yield (
-            f"  {blocker.code.value} {blocker.name}: {_shown(blocker.value)},"
-            f" limit {_shown(blocker.limit)}, for {_age(blocker.since, now)}"
-        )
+        limit = "" if blocker.limit is None else f" limit {_shown(blocker.limit)},"
+        age = _age(blocker.since, now)
+        yield f"  {blocker.code.value} {blocker.name}: {_shown(blocker.value)},{limit} for {age}"
     yield f"power     budget {status.budget_w:g} W"
     for backend in status.backends:
         yield f"backend   {_backend(backend)}"

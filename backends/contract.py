@@ -347,7 +347,9 @@ async def _outputs_of_a_worker(
         await worker.stop()
 
 
-CHECKS: Final[tuple[Callable[[Subject], None], ...]] = (
+Check = Callable[[Subject], None]
+
+CHECKS: Final[tuple[Check, ...]] = (
     importing_it_is_light,
     options_refuse_what_they_do_not_know,
     probe_names_devices,

@@ -25,6 +25,8 @@ ARENA_BYTES: Final = 256 * 1024 * 1024
 """Default bound of what tensors under way may take; memory is used only as slots are written."""
 REPLIES_PER_TURN: Final = 64  # then the loop's other readers have their turn
 SILENT_S: Final = 1.0  # a worker that closed its socket has this long to end by itself
+ONE_BLAS_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
+"""numpy only carries arrays here; a thread per core for it would be 40 MiB of address space and a slower end."""
 
 R = TypeVar("R", bound=wire.Message)
 
@@ -107,7 +109,7 @@ class WorkerProcess:
             fds = (far_requests.fileno(), far_cancels.fileno(), self._arena.fd)
             self._group = ProcessGroup(
                 [sys.executable, "-m", "backends.worker", self.use, *map(str, fds), str(os.getpid())],
-                environment={**os.environ, **NO_TELEMETRY},
+                environment={**ONE_BLAS_THREAD, **os.environ, **NO_TELEMETRY},
                 pass_fds=fds,
                 clock=clock,
                 when_gone=self._gone,

@@ -17,8 +17,6 @@ class Frame(Protocol):
     def is_extended_id(self) -> bool: ...  # noqa: D102
     @property
     def is_error_frame(self) -> bool: ...  # noqa: D102
-    @property
-    def is_remote_frame(self) -> bool: ...  # noqa: D102
 
 
 class Bus(Protocol):

@@ -45,8 +45,7 @@ class FrameGate:
         data = frame.data
         if (
             frame.is_error_frame
-            or frame.is_remote_frame
-            or len(data) not in self._lengths
+            or len(data) not in self._lengths  # a remote frame has no data
             or frame.is_extended_id is not self._extended
         ):
             return Judgement.MALFORMED

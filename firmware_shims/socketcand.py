@@ -26,7 +26,6 @@ class Frame:
     data: bytes
     is_extended_id: bool = False
     is_error_frame: bool = False
-    is_remote_frame: bool = False
 
 
 UNREADABLE = Frame(0, b"", is_error_frame=True)

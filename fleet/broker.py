@@ -71,6 +71,8 @@ class Broker(abc.ABC):
         """Start it and return once it accepts connections, or raise BrokerError."""
         if self.running:
             return self
+        if _accepts(self.port):
+            raise BrokerError(f"{self.name} cannot listen on {HOST}:{self.port}: somebody else does")
         command = self._command()
         self._path(self.config_file).write_text(self._config())
         with self._path("log").open("ab") as log:

@@ -8,6 +8,8 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
+pytest_plugins = ["broker_fixtures"]
+
 # a busy machine is no defect of an example; pytest-timeout finds what hangs
 settings.register_profile("parkwatt", parent=settings(), deadline=None)
 settings.load_profile("parkwatt")

@@ -11,7 +11,17 @@ from typing import Self
 
 PATIENCE_S = 10.0
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = 1, 2, 3, 4, 8, 9, 12, 13, 14
+CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
+    1,
+    2,
+    3,
+    4,
+    8,
+    9,
+    12,
+    13,
+    14,
+)
 
 
 @dataclass(frozen=True)
@@ -214,6 +224,7 @@ class FakeBroker:
         self.port = port
         self._arrivals: asyncio.Queue[Peer] = asyncio.Queue()
         self._peers: list[Peer] = []
+        self._closing = False
 
     async def __aenter__(self) -> Self:
         self._server = await asyncio.start_server(self._arrived, "127.0.0.1", self.port)
@@ -222,14 +233,18 @@ class FakeBroker:
 
     async def __aexit__(self, *_: object) -> None:
         self._server.close()
+        self._closing = True
         for peer in self._peers:
             peer.writer.close()
-        for peer in self._peers:
             with contextlib.suppress(OSError):
                 await peer.writer.wait_closed()
         await self._server.wait_closed()
+        await asyncio.sleep(0.01)  # asyncio may still hold a connection that it has accepted and not told of
 
     def _arrived(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        if self._closing:
+            writer.transport.abort()
+            return
         peer = Peer(reader, writer)
         self._peers.append(peer)
         self._arrivals.put_nowait(peer)

@@ -207,56 +207,132 @@ def test_a_source_stops_while_it_waits_for_its_interface(ear: Ear) -> None:
     assert time.monotonic() - began < 10
 
 
-class Flood:
-    """A bus that always has one more frame."""
+class Tape:
+    """A bus that gives these frames, one a millisecond, and is gone then; at the last end it stops the source."""
+
+    def __init__(self, *sessions: list[Frame]) -> None:
+        self.sessions = list(sessions)
+        self.stop = threading.Event()
+        self.now_ns = 0
+        self.frames: Iterator[Frame] = iter(())
+
+    def clock(self) -> int:
+        return self.now_ns
+
+    def open_bus(self) -> "Tape":
+        self.frames = iter(self.sessions.pop(0))
+        return self
 
     def recv(self, timeout: float) -> Frame | None:
         del timeout
-        return Frame(0x7FF, b"")
+        self.now_ns += 1_000_000
+        frame = next(self.frames, None)
+        if frame is None:
+            raise EOFError
+        return frame
 
     def shutdown(self) -> None:
-        pass
+        if not self.sessions:
+            self.stop.set()
+
+    def played(self, ear: Ear) -> CanSource:
+        source = CanSource("car", TESLA, {}, self.clock, self.open_bus)
+        source.run(ear, self.stop)
+        return source
+
+
+def frame(message_id: int, payload: str) -> Frame:
+    return Frame(message_id, bytes.fromhex(payload))
+
+
+def test_after_an_interface_was_away_the_first_frame_is_not_believed_again(ear: Ear) -> None:
+    first, second, third = (
+        frame(0x118, payload) for payload in ("5003851817800000", "4E04851814800000", "4D05851812800000")
+    )
+    source = Tape([first, second], [third]).played(ear)
+    assert source.counts.accepted == 1
+    assert source.counts.rejected_counter == 2
+    assert source.counts.opened == 2
+
+
+def test_the_other_page_of_a_message_says_nothing_about_the_seat(ear: Ear) -> None:
+    empty, other, occupied = (
+        frame(0x3C2, payload) for payload in ("0000000000000400", "0100000000000800", "0000000000000800")
+    )
+    Tape([empty, other, occupied]).played(ear)
+    assert [(reading.path, reading.value) for reading in ear.readings] == [
+        (vss.DRIVER_SEAT, False),
+        (vss.DRIVER_SEAT, True),
+    ]
+
+
+def test_a_shorter_frame_of_a_newer_car_is_read_too(ear: Ear) -> None:
+    Tape([frame(0x132, "709696005C26")]).played(ear)
+    assert ear.latest(vss.PACK_CURRENT).value == pytest.approx(15)
 
 
 def test_who_is_behind_does_not_say_that_everything_was_heard(ear: Ear) -> None:
-    source = CanSource("car", TESLA, {}, boottime_ns, Flood)
-    with listening(source, ear):
-        deadline = time.monotonic() + 20
-        while source.counts.unknown < 20_000:
-            assert time.monotonic() < deadline
-            time.sleep(0.01)
+    source = Tape([frame(0x7FF, "")] * 20_000).played(ear)
+    assert source.counts.unknown == 20_000
     assert ear.heard_ns == []
 
 
 @contextmanager
-def server(*script: bytes) -> Iterator[int]:
-    """A server that sends one client these pieces, the first three in the turns of the handshake, and closes."""
+def connected(last: bytes = b"< ok >") -> Iterator[tuple[SocketcandBus, socket.socket]]:
+    """A bus, and the server's end of its connection, whose last answer of the handshake was `last`."""
+    ends: list[socket.socket] = []
 
-    def serve() -> None:
+    def shake_hands() -> None:
         connection, _ = listener.accept()
-        with connection:
-            for turn, piece in enumerate(script):
-                if turn in (1, 2):
-                    connection.recv(100)
-                connection.sendall(piece)
+        ends.append(connection)
+        for answer in (b"< hi >", b"< ok >"):
+            connection.sendall(answer)
+            connection.recv(100)
+        connection.sendall(last)
 
     with socket.create_server(("127.0.0.1", 0)) as listener:
-        thread = threading.Thread(target=serve)
+        thread = threading.Thread(target=shake_hands)
         thread.start()
-        yield listener.getsockname()[1]
+        bus = SocketcandBus("127.0.0.1", listener.getsockname()[1], "can0")
         thread.join()
+    try:
+        with ends[0]:
+            yield bus, ends[0]
+    finally:
+        bus.shutdown()
 
 
-def test_a_frame_right_behind_the_last_ok_is_no_error_and_the_end_is_seen(
-    request: pytest.FixtureRequest,
-) -> None:
-    with server(b"< hi >", b"< ok >", b"< ok >< frame 118 1.0 0102 >< fra", b"me 1 1.0 >") as port:
-        bus = SocketcandBus("127.0.0.1", port, "can0")
-        request.addfinalizer(bus.shutdown)
-        assert bus.recv(5) == Frame(0x118, b"\x01\x02")
-        assert bus.recv(5) == Frame(1, b"")
+def test_a_frame_right_behind_the_last_ok_is_no_error() -> None:
+    with connected(b"< ok >< frame 118 1.0 0102 >< fra") as (bus, server):
+        assert bus.recv(0) == frame(0x118, "0102")
+        assert bus.recv(0) is None
+        server.sendall(b"me 1 1.0 >")
+        assert bus.recv(5) == frame(1, "")
+
+
+def test_a_server_that_closes_is_an_end_of_file_behind_its_last_frame() -> None:
+    with connected() as (bus, server):
+        server.sendall(b"< frame 1 1.0 >")
+        server.close()
+        assert bus.recv(5) == frame(1, "")
         with pytest.raises(EOFError, match="closed"):
             bus.recv(5)
+
+
+def test_a_line_without_an_end_is_not_kept() -> None:
+    with connected() as (bus, server):
+        server.sendall(b"x" * 5_000)
+        assert bus.recv(5) is None
+        server.sendall(b"< frame 1 1.0 >")
+        assert bus.recv(5) == frame(1, "")
+
+
+def refuse(listener: socket.socket, *script: bytes) -> None:
+    connection, _ = listener.accept()
+    with connection:
+        for piece in script:
+            connection.sendall(piece)
+            connection.recv(100)
 
 
 @pytest.mark.parametrize(
@@ -267,10 +343,24 @@ def test_a_frame_right_behind_the_last_ok_is_no_error_and_the_end_is_seen(
     ],
 )
 def test_a_server_that_refuses_is_said_so(script: tuple[bytes, ...], says: str) -> None:
-    with server(*script) as port, pytest.raises(OSError, match=says):
-        SocketcandBus("127.0.0.1", port, "can0")
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+        thread = threading.Thread(target=refuse, args=(listener, *script))
+        thread.start()
+        with pytest.raises(OSError, match=says):
+            SocketcandBus("127.0.0.1", listener.getsockname()[1], "can0")
+        thread.join()
 
 
 def test_a_server_that_says_nothing_is_given_up() -> None:
+    began = time.monotonic()
     with socket.create_server(("127.0.0.1", 0)) as silent, pytest.raises(TimeoutError):
         SocketcandBus("127.0.0.1", silent.getsockname()[1], "can0")
+    assert time.monotonic() - began < 15
+
+
+def test_the_simulated_car_leaves_python_cans_client_time_to_read_the_last_ok(car: SimulatedCar) -> None:
+    began = time.monotonic()
+    bus = SocketcandBus("127.0.0.1", car.port, "can0")
+    assert bus.recv(20) is not None
+    assert time.monotonic() - began >= 0.3
+    bus.shutdown()

@@ -110,7 +110,10 @@ def test_every_problem_is_one_line_with_file_key_value_and_limit(tmp_path: Path)
     ("more", "problem"),
     [
         ("[meter]\nuse = 'model'\n", 'meter: use = "model" needs watts_per_core'),
-        ("[meter]\nuse = 'model'\n[meter.options]\nwatts_per_core = nan\n", "watts_per_core = nan"),
+        (
+            "[meter]\nuse = 'model'\n[meter.options]\nwatts_per_core = nan\n",
+            "watts_per_core = nan: should be a finite number",
+        ),
         ("[meter.options]\nwatts_per_core = 4\n", "meter: options are for use"),
         ("[mqtt]\nca_file = '/dev/null'\ncert_file = '/dev/null'\n", "cert_file and key_file go together"),
         ("[mqtt]\ncert_file = '/dev/null'\nkey_file = '/dev/null'\n", "cert_file without ca_file"),

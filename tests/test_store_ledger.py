@@ -194,8 +194,14 @@ def test_a_final_result_answers_every_row(ledger: Ledger) -> None:
     ledger.accept(offer())
     ledger.emit("night-1", 1, 0, 2, b"r", final=False)
     ledger.commit_rows("night-1", 1, 2, 4, outputs=b"o", usage=b"u")
-    with pytest.raises(RowsRefused, match="only 6 of its rows"):
+    with pytest.raises(RowsRefused, match=r"final=True, but with \(4, 8\) it has 6 of 8 answered"):
         ledger.emit("night-1", 1, 4, 8, b"r", final=True)
+
+
+def test_the_result_that_answers_the_last_row_is_the_final_one(ledger: Ledger) -> None:
+    ledger.accept(offer())
+    with pytest.raises(RowsRefused, match="8 of 8 answered"):
+        ledger.emit("night-1", 1, 0, 8, b"r", final=False)
 
 
 def test_results_are_published_in_the_order_they_were_made_a_page_at_a_time(ledger: Ledger) -> None:

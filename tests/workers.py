@@ -51,9 +51,10 @@ def maps_an_arena() -> bool:
     return "parkwatt-arena" in Path("/proc/self/maps").read_text()
 
 
-def ended_within(pidfd: int, seconds: float) -> bool:
+def readable_within(fd: int, seconds: float) -> bool:
+    """Whether a descriptor has something to tell; a pidfd does when its process has ended."""
     poll = select.poll()
-    poll.register(pidfd, select.POLLIN)
+    poll.register(fd, select.POLLIN)
     return bool(poll.poll(seconds * 1000))
 
 

@@ -124,6 +124,8 @@ class Link:
         finally:
             connection.abort()
             self._connection = None
+            if self.up:  # cancelled
+                self.status = replace(self.status, up=False, since_ns=self._clock())
 
     def _came_up(self, connection: Connection) -> None:
         self._connection = connection

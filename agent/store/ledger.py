@@ -125,22 +125,26 @@ class Ledger:
     ) -> int:
         """Put a result into the outbox in place of the pending rows it covers; returns its key.
 
-        The final one makes the task `done` and raises `RowsRefused` while rows are missing or pending.
+        `final` says that with these every row is answered, and makes the task `done`. `RowsRefused` when that
+        is not so, and for rows that are in a result already.
         """
-        key, task_rows = self._open(task_id, attempt, (row_from, row_to))
+        rows = (row_from, row_to)
+        key, task_rows = self._open(task_id, attempt, rows)
         self._execute(
             "DELETE FROM rows WHERE task = ? AND row_from >= ? AND row_to <= ?", (key, row_from, row_to)
         )
-        self._refuse_done(task_id, key, (row_from, row_to))
+        self._refuse_done(task_id, key, rows)
         self._execute(
             "INSERT INTO results (task, row_from, row_to, size, body) VALUES (?, ?, ?, ?, ?)",
             (key, row_from, row_to, len(body), body),
         )
         (result,) = self._execute("SELECT last_insert_rowid()").fetchone()
+        answered, asked = self._answered(key), task_rows[1] - task_rows[0]
+        if final is not (answered == asked):
+            raise RowsRefused(
+                f"task {task_id}: {final=}, but with {rows} it has {answered} of {asked} answered"
+            )
         if final:
-            answered = self._answered(key)
-            if answered != task_rows[1] - task_rows[0]:
-                raise RowsRefused(f"final result of task {task_id}: only {answered} of its rows {task_rows}")
             self._execute(
                 "UPDATE tasks SET state = ?, rows_answered = ? WHERE key = ?",
                 (TaskState.DONE.value, answered, key),

@@ -1,0 +1,126 @@
+"""What happens to a job: on disk first, then said to the fleet."""
+
+import asyncio
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TypeVar
+
+from agent.job import DONE, NS, Chunk, Ending, Job, packed
+from agent.protocol.messages import TaskState
+from agent.reports import Reports, utc_now
+from agent.results import ResultBody, ResultWriter
+from agent.store import Ledger, Store, TaskEnded
+from firmware_shims.clock import Clock
+
+log = logging.getLogger(__name__)
+T = TypeVar("T")
+FLUSH_NS = NS
+"""Rows of a long task leave in a result at least this often."""
+
+
+@dataclass(frozen=True, slots=True)
+class Journal:
+    """Records in the store without waiting for it: jobs of the store are done in the order they are given."""
+
+    store: Store
+    reports: Reports
+    results: ResultWriter
+    clock: Clock
+    on_error: Callable[[BaseException], None]
+    """What is not on disk is not done: called when the store fails."""
+
+    def keep(self, job: Job, chunk: Chunk) -> None:
+        """Commit rows that are done. They leave with the last row, or when they have waited long enough.
+
+        Raises Refused when they were asked for in a form that they do not have.
+        """
+        self.results.check(job, chunk)
+        job.keep(chunk)
+        if not job.missing:
+            job.ended = DONE
+            self._emit(job, final=True)
+        elif self.clock() - job.flushed_ns > FLUSH_NS:
+            self._emit(job, final=False)
+        else:
+            outputs, account = packed(chunk, job.origin)
+            self._store(
+                lambda ledger: ledger.commit_rows(
+                    *job.key, chunk.begin, chunk.end, outputs=outputs, usage=account
+                )
+            )
+
+    def running(self, job: Job) -> None:
+        """Say that a job lasts; a positive answer renews its lease."""
+        job.state = TaskState.RUNNING
+        self._set_state(job, Ending(TaskState.RUNNING, None))
+
+    def pause(self, job: Job, ending: Ending) -> None:
+        """Send the rows that are done, and say why there are no more for now."""
+        job.state = ending.state
+        if job.pending:
+            self._emit(job, final=False)
+        self._set_state(job, ending)
+
+    def end(self, job: Job, ending: Ending) -> None:
+        """End a job other than by its last row: what is done goes out, then its end."""
+        job.ended = ending
+        bodies = self.results.take(job, final=False)
+        at = utc_now().timestamp()
+
+        def record(ledger: Ledger) -> None:
+            _emit_all(ledger, job, bodies)
+            ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at)
+
+        def say(_: None) -> None:
+            for body in bodies:
+                self.reports.result(body.body)
+            answer = self.reports.event(job, ending)
+            if answer is not None:
+                answer.add_done_callback(lambda done: self._told(job, done))
+
+        self._store(record, say)
+
+    def _set_state(self, job: Job, ending: Ending) -> None:
+        at = utc_now().timestamp()
+
+        def say(_: None) -> None:
+            if job.ended is None:
+                self.reports.event(job, ending)
+
+        self._store(
+            lambda ledger: ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at), say
+        )
+
+    def _emit(self, job: Job, *, final: bool) -> None:
+        bodies = self.results.take(job, final=final)
+        job.flushed_ns = self.clock()
+
+        def say(_: None) -> None:
+            for body in bodies:
+                self.reports.result(body.body, job)
+
+        self._store(lambda ledger: _emit_all(ledger, job, bodies), say)
+
+    def _told(self, job: Job, answer: asyncio.Future[None]) -> None:
+        if not answer.cancelled() and answer.exception() is None:
+            self._store(lambda ledger: ledger.told(*job.key))
+
+    def _store(self, record: Callable[[Ledger], T], then: Callable[[T], object] = lambda _: None) -> None:
+        self.store.run(record).add_done_callback(lambda done: self._stored(done, then))
+
+    def _stored(self, done: asyncio.Future[T], then: Callable[[T], object]) -> None:
+        if done.cancelled():
+            return
+        error = done.exception()
+        if error is None:
+            then(done.result())
+        elif isinstance(error, TaskEnded):
+            log.info("%s", error)  # a newer attempt came in between
+        else:
+            self.on_error(error)
+
+
+def _emit_all(ledger: Ledger, job: Job, bodies: list[ResultBody]) -> None:
+    for body in bodies:
+        ledger.emit(*job.key, body.begin, body.end, body.body, final=body.final)

@@ -1,0 +1,168 @@
+"""What `parkwatt fleet submit` does: tasks from files, a line for each piece of an answer, a summary."""
+
+import asyncio
+import datetime as dt
+import secrets
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field, replace
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from agent.link import LinkOptions, PublishRefused
+from agent.protocol import tensors
+from agent.protocol.keys import load_private_key
+from agent.protocol.messages import EnergySource, Tensor, Usage
+from agent.protocol.reasons import Reason, Refused
+from fleet.answer import Answer, Output, Rows, TaskFailed
+from fleet.client import FleetClient, utc_now
+from fleet.ids import RANDOM_BITS, sortable_id
+from fleet.task_file import SubmittedTask, read_task
+from fleet.vehicle import Vehicle
+
+PREVIEW_ITEMS: Final = 6
+AGAIN: Final = {
+    Reason.REPLAYED: ": this vehicle has had this task, leave `id` out of the file or raise `attempt`",
+    Reason.STALE_ATTEMPT: ": raise `attempt` in the file, or leave `id` out",
+}
+
+
+class SubmissionError(Exception):
+    """Why nothing could be submitted; one line."""
+
+
+@dataclass(slots=True, kw_only=True)
+class Submission:
+    """Tasks for one vehicle. `options` need no client id: it is made here."""
+
+    options: LinkOptions
+    root: str
+    vehicle: str
+    region: str
+    key_path: Path | None
+    out: Path | None
+    wait_s: float
+    say: Callable[[str], None]
+    complain: Callable[[str], None]
+    rows: int = 0
+    joules: dict[EnergySource, float] = field(default_factory=dict)
+
+    async def run(self, paths: Sequence[Path]) -> bool:
+        """Submit every file and wait; whether all are done. Raises what a wrong file or option is."""
+        begun_s = time.monotonic()
+        key = load_private_key(self.key_path) if self.key_path else None
+        submitted = [read_task(path, self.vehicle, new_id(), utc_now()) for path in paths]
+        _check_ids(submitted)
+        if self.out is not None:
+            self.out.mkdir(parents=True, exist_ok=True)
+        client = FleetClient(
+            replace(self.options, client_id=f"submit-{new_id()}"),
+            root=self.root,
+            vehicles=[(self.vehicle, self.region)],
+            key=key,
+            kid=self.key_path.stem if self.key_path else "",
+        )
+        async with client as fleet:
+            await self._until_up(fleet)
+            vehicle = fleet.vehicle(self.vehicle, self.region)
+            done = await asyncio.gather(*(self._one(vehicle, task) for task in submitted))
+        self.say(
+            f"{sum(done)} of {len(done)} tasks done, {self.rows} rows, {time.monotonic() - begun_s:.1f} s, "
+            f"{_energy(self.joules)}"
+        )
+        return all(done)
+
+    async def _until_up(self, fleet: FleetClient) -> None:
+        try:
+            await fleet.until_up(self.wait_s)
+        except TimeoutError as error:
+            where = f"{self.options.host}:{self.options.port}"
+            raise SubmissionError(
+                f"{where}: {error}: start a broker there, or give --host and --port"
+            ) from None
+
+    async def _one(self, vehicle: Vehicle, submitted: SubmittedTask) -> bool:
+        task = submitted.task
+        offer = vehicle.offer(
+            task.model, submitted.inputs, id=task.id, attempt=task.attempt, **submitted.terms(utc_now())
+        )
+        total = offer.delivery.coverage
+        try:
+            async for rows in offer:
+                self.rows += rows.end - rows.begin
+                self.say(
+                    f"{task.id} rows {rows.begin}-{rows.end} of {total.begin}-{total.end} {_cost(rows.usage)}"
+                )
+                for name, output in rows.outputs.items():
+                    self.say(f"  {name} {_preview(output, rows)}")
+            answer = await offer.answer()
+        except TaskFailed as failed:
+            text = f"{failed}{AGAIN.get(failed.code, '')} ({failed.rows_done} of {total.rows} rows done)"
+            self.complain(f"{submitted.path}: task {task.id}: {text}")
+            return False
+        except PublishRefused as refused:
+            self.complain(f"{submitted.path}: task {task.id}: {refused}: let this user publish there")
+            return False
+        finally:
+            offer.cancel()
+        for source, joules in answer.energy_j.items():
+            self.joules[source] = self.joules.get(source, 0.0) + joules
+        if self.out is not None:
+            write_answer(self.out, submitted, answer)
+        return True
+
+
+def new_id() -> str:
+    """A fresh task id."""
+    return sortable_id(utc_now(), secrets.randbits(RANDOM_BITS))
+
+
+def write_answer(directory: Path, submitted: SubmittedTask, answer: Answer) -> None:
+    """Write `<task id>.json`; an output that JSON cannot say goes into a file beside it, which it names."""
+    outputs: list[dict[str, Any]] = []
+    for index, (name, output) in enumerate(answer.outputs.items()):
+        shape = [answer.rows, *output.row_shape]
+        described: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": shape}
+        try:
+            described["data"] = tensors.to_json(output.datatype, shape, output.data)
+        except Refused:
+            described["file"] = f"{submitted.task.id}.{index}.bin"
+            (directory / described["file"]).write_bytes(output.data)
+        outputs.append(described)
+    document = {
+        "id": submitted.task.id,
+        "model_name": submitted.task.model.name,
+        "model_version": submitted.task.model.version,
+        "attempts": answer.attempts,
+        "outputs": outputs,
+        "usage": answer.usage,
+    }
+    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
+    (directory / f"{submitted.task.id}.json").write_bytes(text + b"\n")
+
+
+def _check_ids(submitted: Sequence[SubmittedTask]) -> None:
+    paths: dict[str, Path] = {}
+    for one in submitted:
+        first = paths.setdefault(one.task.id, one.path)
+        if first is not one.path:
+            raise SubmissionError(f"{one.path}: `id` {one.task.id!r} is that of {first} too: leave one out")
+
+
+def _cost(usage: Usage) -> str:
+    joules = {} if usage.energy_j is None else {usage.energy_source: usage.energy_j}
+    return f"on {usage.backend} {usage.device}, {usage.device_s * 1e3:.1f} ms, {_energy(joules)}"
+
+
+def _energy(joules: dict[EnergySource, float]) -> str:
+    return ", ".join(f"{value:.3g} J ({source.value})" for source, value in joules.items()) or "no meter"
+
+
+def _preview(output: Output, rows: Rows) -> str:
+    item = tensors.STRUCT_CODE[output.datatype]
+    values = memoryview(output.data).cast(item)[:PREVIEW_ITEMS].tolist()
+    shape = [rows.end - rows.begin, *output.row_shape]
+    more = " ..." if len(output.data) // tensors.ITEM_BYTES[output.datatype] > PREVIEW_ITEMS else ""
+    return f"{output.datatype.value} {shape}: {' '.join(f'{value:.6g}' for value in values)}{more}"

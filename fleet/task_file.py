@@ -1,0 +1,91 @@
+"""A task in a JSON file, as the wire contract writes it, for people who try a vehicle by hand."""
+
+import datetime as dt
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final
+
+import msgspec
+
+from agent.protocol import framing, strict_json, tensors
+from agent.protocol.messages import Task
+from agent.protocol.reasons import Refused
+from fleet.work import Input, Terms
+
+LEASE_S: Final = 60
+EXPIRES_S: Final = 300
+_OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+class TaskFileError(Exception):
+    """A task file that cannot be used; one line for the person who has to mend it."""
+
+
+@dataclass(frozen=True, slots=True)
+class SubmittedTask:
+    """A task as its file gives it."""
+
+    path: Path
+    task: Task
+    inputs: list[Input]
+
+    def terms(self, now: dt.datetime) -> Terms:
+        """The terms on which it is submitted at `now`."""
+        task = self.task
+        return Terms(
+            lease_s=task.lease_s,
+            expires_s=(task.expires_at - now).total_seconds(),
+            outputs=task.outputs,
+            rows=task.rows,
+            priority=task.priority,
+            limits=task.limits,
+            residency=task.residency,
+            backend=task.backend,
+            parameters=task.parameters,
+        )
+
+
+def read_task(path: Path, vehicle: str, default_id: str, now: dt.datetime) -> SubmittedTask:
+    """The task in `path`, for `vehicle`; raises TaskFileError.
+
+    What it leaves out of id, attempt, audience, issued_at, expires_at and lease_s is filled in; its
+    `issued_at` does not count, each attempt has its own. Its tensors stand in the JSON as `data`.
+    """
+    given: dict[str, Any] = {
+        "id": default_id,
+        "attempt": 1,
+        "audience": vehicle,
+        "issued_at": now,
+        "expires_at": now + dt.timedelta(seconds=EXPIRES_S),
+        "lease_s": LEASE_S,
+    }
+    try:
+        given |= strict_json.decode(_OBJECT, path.read_bytes())
+        task, _ = framing.decode_task(msgspec.json.encode(given))
+        _check(path, task, vehicle, now)
+        tensors.rows_of(task)
+        raws = tensors.unpack(task.inputs, b"")
+    except OSError as error:
+        raise TaskFileError(f"{path}: {error.strerror}: give the path of a task file") from None
+    except Refused as refused:
+        raise TaskFileError(f"{path}: {refused}") from None
+    inputs = [
+        Input(tensor.name, tensor.datatype, tensor.shape, raw, shared=tensor.parameters.shared)
+        for tensor, raw in zip(task.inputs, raws, strict=True)
+    ]
+    return SubmittedTask(path, task, inputs)
+
+
+def _check(path: Path, task: Task, vehicle: str, now: dt.datetime) -> None:
+    if task.audience != vehicle:
+        raise TaskFileError(
+            f"{path}: `audience` is {task.audience!r}, --vehicle is {vehicle!r}: leave it out or make them one"
+        )
+    if task.expires_at <= now:
+        raise TaskFileError(
+            f"{path}: `expires_at` {task.expires_at:%Y-%m-%dT%H:%M:%SZ} is over: leave it out"
+        )
+    binary = next((tensor.name for tensor in task.inputs if tensor.data is None), None)
+    if binary is not None or task.inputs_url is not None:
+        where = "`inputs_url`" if binary is None else f"input {binary!r}"
+        raise TaskFileError(f"{path}: {where}: a task file holds its inputs as `data`")

@@ -1,0 +1,120 @@
+"""An agent in this process, with a car that tests drive: the real service over a real broker."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from wire_fleet import NULL_MODEL, NULL_SHA256, WITHIN_S
+
+from agent.protocol.topics import Topics
+from agent.service import Service
+from agent.settings import Settings, load
+from agent.store import Store
+from firmware_shims import scenario
+from firmware_shims.clock import boottime_ns
+
+TOPICS = Topics("fleet/v1", "BR", "veh-1")
+CONFIG = """
+[vehicle]
+id = "veh-1"
+region = "BR-SP"
+
+[mqtt]
+port = {port}
+
+[[signals]]
+shim = "scenario"
+
+[policy]
+settle_s = 0.2
+grid_proof_s = 0.2
+
+[[backends]]
+use = "null"
+max_power_w = 60
+[backends.options]
+run_us = {run_us}
+
+[models]
+source = "file://{folder}/models"
+cache_dir = "{folder}/cache"
+
+[trust]
+require_signatures = {signed}
+task_keys_dir = "{folder}/keys"
+
+[store]
+path = "{folder}/agent.db"
+
+[control]
+socket = "{folder}/agent.sock"
+"""
+
+
+def write_config(folder: Path, port: int, *, run_us: int = 0, signed: bool = False, extra: str = "") -> Path:
+    """A configuration for a car in `folder`, with the null model in its models folder."""
+    for name in ("models", "cache", "keys"):
+        (folder / name).mkdir(exist_ok=True)
+    (folder / "models" / NULL_SHA256).write_bytes(NULL_MODEL)
+    path = folder / "agent.toml"
+    path.write_text(
+        CONFIG.format(port=port, folder=folder, run_us=run_us, signed=str(signed).lower()) + extra
+    )
+    return path
+
+
+@dataclass
+class RunningAgent:
+    """The service and its car."""
+
+    service: Service
+    car: scenario.Scenario
+
+    @property
+    def rows_done(self) -> int:
+        return self.service.executor.rows_done
+
+    async def until(self, holds: Callable[[], object], what: str) -> None:
+        try:
+            async with asyncio.timeout(WITHIN_S):
+                while not holds():
+                    await asyncio.sleep(0.002)
+        except TimeoutError:
+            raise AssertionError(f"not within {WITHIN_S} s: {what}") from None
+
+    async def until_rows(self, rows: int) -> None:
+        await self.until(lambda: self.rows_done >= rows, f"{rows} rows")
+
+    async def until_ready(self) -> None:
+        await self.until(lambda: self.service.guard.verdict.allowed, "the gate is open")
+
+    async def until_preempted(self) -> None:
+        """Wait until a worker that was killed is gone, with its memory."""
+        await self.until(lambda: self.service.preemptions.done, "a preemption")
+
+    async def until_settled(self) -> None:
+        """Wait until nothing is owed to the fleet any more."""
+        async with asyncio.timeout(WITHIN_S):
+            while (await self.service.store.run(lambda ledger: ledger.counts())).unsettled_results:
+                await asyncio.sleep(0.005)
+
+
+@asynccontextmanager
+async def agent(config: Path, *, wait_for_link: bool = True) -> AsyncIterator[RunningAgent]:
+    """Run the service until the block ends; the good-bye is part of it."""
+    settings: Settings = load(config)
+    car = scenario.Scenario("car", scenario.load(scenario.PARKED_AND_CHARGING), boottime_ns)
+    async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
+        service = Service(settings, store, sources=[car])
+        stop = asyncio.Event()
+        running = asyncio.create_task(service.run(stop), name="service")
+        try:
+            present = RunningAgent(service, car)
+            if wait_for_link:
+                await present.until(lambda: service.link.up or running.done(), "the link")
+            yield present
+        finally:
+            stop.set()
+            await running

@@ -1,0 +1,200 @@
+"""The cpu backend on models that fit, models that do not, and files that are no models."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import pytest
+
+from backends.cpu import Cpu, CpuOptions
+from backends.datatypes import NUMPY_NAMES
+from backends.kernel import KernelError, Model, Tensor
+from backends.onnx_program import OnnxProgram
+from backends.tiny_onnx import external_constant, one_node
+
+if TYPE_CHECKING:
+    from backends.kernel import Array
+
+np = pytest.importorskip("numpy")
+ROW = Tensor("x", "FP32", (4,))
+
+
+def stored(folder: Path, data: bytes, *inputs: Tensor, outputs: Sequence[str] = ()) -> Model:
+    path = folder / "model"
+    path.write_bytes(data)
+    return Model(path, "0" * 64, "onnx", inputs or (ROW,), tuple(outputs))
+
+
+def softmax(*dimensions: int | str, datatype: str = "FP32") -> bytes:
+    return one_node("Softmax", {"x": (datatype, dimensions)}, (datatype, dimensions))
+
+
+def load(model: Model, device: str = "cpu") -> OnnxProgram:
+    return Cpu(CpuOptions()).load(model, device)
+
+
+def refusal(model: Model, device: str = "cpu") -> tuple[int, str]:
+    with pytest.raises(KernelError) as caught:
+        load(model, device)
+    return caught.value.code, caught.value.text
+
+
+def outputs_of(program: OnnxProgram, rows: int, **inputs: "Array") -> "Array":
+    output = program.outputs[0]
+    given: Array = np.full((rows, *output.row_shape), 7, NUMPY_NAMES[output.datatype])
+    program.run(inputs, {output.name: given})
+    return given
+
+
+def test_rows_can_be_batched_where_the_first_dimension_is_free(tmp_path: Path) -> None:
+    program = load(stored(tmp_path, softmax("n", 4)))
+    assert program.max_batch is None
+    assert {1, 2, 4} <= set(program.cost.run_s)
+    assert program.cost.cancel_bound_s is not None
+    assert np.allclose(outputs_of(program, 3, x=np.ones((3, 4), "f4")), 0.25)
+
+
+def test_a_model_of_batch_one_runs_row_by_row(tmp_path: Path) -> None:
+    program = load(stored(tmp_path, softmax(1, 4)))
+    assert program.max_batch == 1
+    assert set(program.cost.run_s) == {1}
+    assert np.allclose(outputs_of(program, 1, x=np.ones((1, 4), "f4")), 0.25)
+
+
+def test_a_model_that_wants_eight_rows_at_once_is_refused(tmp_path: Path) -> None:
+    code, text = refusal(stored(tmp_path, softmax(8, 4)))
+    assert code == 132
+    assert "'x' takes 8 rows at once" in text
+
+
+def test_a_batch_that_the_graph_cannot_take_means_row_by_row(tmp_path: Path) -> None:
+    to_one_row = one_node("Reshape", {"x": ("FP32", ("n", 4)), "to": ("INT64", (2,))}, ("FP32", ("a", "b")))
+    model = stored(tmp_path, to_one_row, ROW, Tensor("to", "INT64", (2,), shared=True))
+    # zeros ask to keep both dimensions, so the output has as many rows as the input
+    assert load(model).max_batch is None
+    one_sum = one_node("ReduceSum", {"x": ("FP32", ("n", 4))}, ("FP32", (1, 1)))
+    program = load(stored(tmp_path, one_sum))
+    assert program.max_batch == 1
+    assert outputs_of(program, 1, x=np.ones((1, 4), "f4")).tolist() == [[4.0]]
+
+
+def test_an_output_without_rows_belongs_to_the_one_row(tmp_path: Path) -> None:
+    turned = one_node("Transpose", {"x": ("FP32", ("n", 4))}, ("FP32", (4, "n")))
+    program = load(stored(tmp_path, turned))
+    assert program.max_batch == 1
+    assert program.outputs[0].row_shape == (4, 1)
+    values = np.arange(4, dtype="f4").reshape(1, 4)
+    assert outputs_of(program, 1, x=values).ravel().tolist() == [0, 1, 2, 3]
+
+
+def test_a_shared_input_is_the_same_for_every_row(tmp_path: Path) -> None:
+    add = one_node("Add", {"x": ("FP32", ("n", 4)), "bias": ("FP32", (4,))}, ("FP32", ("n", 4)))
+    bias = Tensor("bias", "FP32", (4,), shared=True)
+    program = load(stored(tmp_path, add, bias, ROW))  # the order of the task does not matter
+    assert [tensor.name for tensor in program.inputs] == ["x", "bias"]
+    assert program.max_batch is None
+    given = outputs_of(program, 2, x=np.ones((2, 4), "f4"), bias=np.full(4, 2, "f4"))
+    assert given.tolist() == [[3.0] * 4] * 2
+
+
+def test_free_dimensions_take_the_sizes_of_the_task(tmp_path: Path) -> None:
+    data = softmax("n", "channels", "length")
+    program = load(stored(tmp_path, data, Tensor("x", "FP32", (2, 3))))
+    assert program.outputs[0].row_shape == (2, 3)
+    assert program.max_batch is None
+    twice = one_node("Add", {"x": ("FP32", ("n", "l")), "y0": ("FP32", ("n", "l"))}, ("FP32", ("n", "l")))
+    code, text = refusal(stored(tmp_path, twice, ROW, Tensor("y0", "FP32", (5,))))
+    assert code == 132
+    assert "makes dimension 'l' 5, another input makes it 4" in text
+
+
+@pytest.mark.parametrize(("datatype", "dtype"), [("FP16", "f2"), ("INT8", "i1")])
+def test_small_datatypes_pass_through(tmp_path: Path, datatype: str, dtype: str) -> None:
+    data = one_node("Identity", {"x": (datatype, ("n", 4))}, (datatype, ("n", 4)))
+    program = load(stored(tmp_path, data, Tensor("x", datatype, (4,))))
+    values = np.array([[1, -2, 3, 100]], dtype)
+    assert np.array_equal(outputs_of(program, 1, x=values), values)
+
+
+def test_nan_is_a_result_like_any_other(tmp_path: Path) -> None:
+    program = load(stored(tmp_path, softmax("n", 4)))
+    assert np.isnan(outputs_of(program, 1, x=np.full((1, 4), np.nan, "f4"))).all()
+
+
+@pytest.mark.parametrize(
+    ("inputs", "says"),
+    [
+        ((Tensor("x", "FP64", (4,)),), "input 'x' is given as FP64, the model takes FP32"),
+        ((Tensor("x", "FP32", (5,)),), "input 'x' is given with shape [any, 5], the model takes [n, 4]"),
+        ((Tensor("x", "FP32", (4, 1)),), "input 'x' is given with shape [any, 4, 1], the model takes [n, 4]"),
+        ((Tensor("z", "FP32", (4,)),), "input 'x' is missing; the model takes x"),
+        ((ROW, Tensor("z", "FP32", (4,))), "input 'z' is not one of the model's: x"),
+        ((Tensor("x", "FP32", (2, 4), shared=True),), "every input is shared"),
+    ],
+)
+def test_inputs_that_do_not_fit_are_named_with_what_would(
+    tmp_path: Path, inputs: tuple[Tensor, ...], says: str
+) -> None:
+    code, text = refusal(stored(tmp_path, softmax("n", 4), *inputs))
+    assert code == 132
+    assert says in text
+
+
+def test_outputs_that_do_not_exist_devices_and_formats_are_refused(tmp_path: Path) -> None:
+    code, text = refusal(stored(tmp_path, softmax("n", 4), outputs=["z"]))
+    assert (code, text) == (132, "output 'z' is not one of the model's: y")
+    assert refusal(stored(tmp_path, softmax("n", 4)), device="cuda:0")[0] == 1020
+    good = stored(tmp_path, softmax("n", 4))
+    assert refusal(Model(good.path, good.sha256, "tflite", good.inputs))[0] == 132
+    assert refusal(Model(tmp_path / "gone", good.sha256, "onnx", good.inputs))[0] == 130
+
+
+def test_strings_and_shapes_that_depend_on_the_data_are_refused(tmp_path: Path) -> None:
+    words = one_node("Identity", {"x": ("STRING", ("n", 4))}, ("STRING", ("n", 4)))
+    code, text = refusal(stored(tmp_path, words))
+    assert code == 132
+    assert "tensor(string)" in text
+    found = one_node("NonZero", {"x": ("FP32", ("n", 4))}, ("INT64", (2, "k")))
+    code, text = refusal(stored(tmp_path, found))
+    assert code == 132
+    assert "depends on the data" in text
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"not a model at all" * 100,
+        softmax("n", 4)[:-9],
+        one_node("Nope", {"x": ("FP32", (1, 4))}, ("FP32", (1, 4))),
+    ],
+    ids=["empty", "junk", "cut off", "no such operator"],
+)
+def test_files_that_are_no_models_are_invalid(tmp_path: Path, data: bytes) -> None:
+    code, text = refusal(stored(tmp_path, data))
+    assert code == 133
+    assert text.startswith("onnxruntime refuses the model: ")
+
+
+@pytest.mark.parametrize("kind", ["beside", "hard link", "absolute", "parent"])
+def test_a_model_is_its_own_bytes_and_nothing_else(
+    tmp_path: Path, kind: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    secret = tmp_path / "secret.bin"
+    secret.write_bytes(np.ones(4, "f4").tobytes())
+    folder = tmp_path / "models"
+    folder.mkdir()
+    (folder / "w.bin").hardlink_to(secret)
+    location = {"beside": "w.bin", "hard link": "w.bin", "absolute": str(secret), "parent": "../secret.bin"}[
+        kind
+    ]
+    data = one_node(
+        "Add",
+        {"x": ("FP32", ("n", 4))},
+        ("FP32", ("n", 4)),
+        constants=external_constant("w", "FP32", [4], location),
+        constant_names=["w"],
+    )
+    monkeypatch.chdir(folder)
+    code, _ = refusal(stored(folder, data))
+    assert code == 133

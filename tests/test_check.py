@@ -1,0 +1,125 @@
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from config_files import MINIMAL, config_file, service_paths
+from running import service, stopped
+
+from agent import check
+from agent.check import Finding, examine
+from agent.protocol.keys import write_key_pair
+from agent.settings import load
+from firmware_shims.clock import boottime_ns
+from fleet.broker import Broker, MosquittoBroker, free_port
+
+pytest_plugins = ["broker_fixtures"]
+
+
+async def examined(config: Path) -> dict[str, Finding]:
+    """The last finding of each part."""
+    told: list[Finding] = []
+    found = await examine(config, told.append)
+    assert told == found
+    return {finding.part: finding for finding in found}
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Path:
+    write_key_pair(tmp_path / "keys", "fleet-1")
+    return tmp_path
+
+
+async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: Broker) -> None:
+    more = f"[mqtt]\nport = {broker.port}\n" + service_paths(folder)
+    found = await examined(config_file(folder, more))
+    assert {part: finding.text for part, finding in found.items() if finding.ok} == {
+        "configuration": "can be used",
+        "signals": "19 signals arrive",
+        "backends": "usable for onnx, tflite",
+        "models": "taken by hash when a task asks for one",
+        "store": "will be created at the first start",
+        "broker": "accepts veh-0001",
+        "keys": "1 public keys: fleet-1",
+    }
+    assert not (folder / "agent.db").exists()
+
+
+async def test_a_wrong_file_is_all_that_is_reported(folder: Path) -> None:
+    found = await examined(config_file(folder, "[mqtt]\nprot = 1\n"))
+    assert list(found) == ["configuration"]
+    assert not found["configuration"].ok
+    assert "did you mean 'port'?" in found["configuration"].text
+
+
+async def test_a_broker_that_is_down_is_named_with_its_reason(folder: Path) -> None:
+    port = free_port()
+    found = await examined(config_file(folder, f"[mqtt]\nport = {port}\n" + service_paths(folder)))
+    assert not found["broker"].ok
+    assert found["broker"].name == f"127.0.0.1:{port}"
+    assert "Connect call failed" in found["broker"].text
+    assert found["broker"].fix
+
+
+async def test_a_can_bus_without_its_interface_says_why(folder: Path) -> None:
+    can = MINIMAL.replace('shim = "scenario"', 'shim = "can"\nmap = "tesla_model3"')
+    options = f'[signals.options]\ninterface = "socketcand"\nhost = "127.0.0.1"\nport = {free_port()}\n'
+    base = can.replace("[[backends]]", f'{options}channel = "can0"\n[[backends]]')
+    settings = load(config_file(folder, base=base), {})
+    (source,) = settings.open_signals(boottime_ns)
+    finding = await check.signal_source(source)
+    assert not finding.ok
+    assert "Connection refused" in finding.text
+
+
+def test_a_store_that_a_stranger_holds_is_not_touched(folder: Path) -> None:
+    settings = load(config_file(folder, service_paths(folder)), {})
+    settings.store.path.write_bytes(b"something else entirely" * 100)
+    finding = check.store(settings, None)
+    assert not finding.ok
+    assert "not a database" in finding.text
+    assert "store.path" in finding.fix
+    assert settings.store.path.read_bytes() == b"something else entirely" * 100
+
+
+def test_a_store_without_its_folder_is_a_problem(folder: Path) -> None:
+    settings = load(config_file(folder, service_paths(folder)), {"PARKWATT_STORE__PATH": "/nope/agent.db"})
+    finding = check.store(settings, None)
+    assert not finding.ok
+    assert "create /nope" in finding.fix
+
+
+def test_https_models_are_said_to_be_for_later(folder: Path) -> None:
+    settings = load(config_file(folder), {"PARKWATT_MODELS__SOURCE": "https://models.example/x"})
+    finding = check.model_source(settings)
+    assert not finding.ok
+    assert "not supported yet" in finding.text
+
+
+@pytest.mark.parametrize("keys", [(), ("not a key",)])
+def test_keys_that_cannot_verify_anything_are_a_problem(tmp_path: Path, keys: Sequence[str]) -> None:
+    settings = load(config_file(tmp_path, service_paths(tmp_path)), {})
+    assert not check.keys(settings).ok
+    settings.trust.task_keys_dir.mkdir()
+    for text in keys:
+        (settings.trust.task_keys_dir / "fleet.pem").write_text(text)
+    assert not check.keys(settings).ok
+
+
+def test_a_car_that_takes_unsigned_tasks_needs_no_keys(tmp_path: Path) -> None:
+    settings = load(config_file(tmp_path), {"PARKWATT_TRUST__REQUIRE_SIGNATURES": "false"})
+    assert check.keys(settings).ok
+
+
+async def test_an_agent_that_runs_keeps_its_store_and_its_broker(
+    folder: Path,
+    mosquitto: type[MosquittoBroker],
+) -> None:
+    with mosquitto() as running:
+        config = config_file(folder, f"[mqtt]\nport = {running.port}\n" + service_paths(folder))
+        with service(folder, config) as agent:
+            found = await examined(config)
+            assert found["store"].text == "in use by the agent that runs now"
+            assert "the agent that runs now" in found["broker"].text
+            code, log = stopped(agent)
+    assert code == 0
+    assert "taken over" not in log

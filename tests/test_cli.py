@@ -1,0 +1,194 @@
+import datetime as dt
+import json
+import stat
+from pathlib import Path
+
+import pytest
+from config_files import MINIMAL, config_file, service_paths
+from running import parkwatt, service, stopped
+
+from agent.protocol.keys import load_private_key, load_public_keys, write_key_pair
+from agent.protocol.messages import BackendState, Blocker, Mode, TaskState
+from agent.protocol.reasons import Reason
+from agent.status import LinkStatus, Status, StoreStatus, TaskStatus, described
+from agent.version import version
+
+REGION = 'ISO 3166-1 alpha-2 ("BR") or with a subdivision ("BR-SP")'
+SUPERVISOR_NEVER_IMPORTS = ("numpy", "onnxruntime", "tflite_runtime", "joserfc", "rich")
+
+
+@pytest.fixture
+def config(tmp_path: Path) -> Path:
+    write_key_pair(tmp_path / "keys", "fleet-1")
+    return config_file(tmp_path, service_paths(tmp_path))
+
+
+def test_help_lists_the_commands() -> None:
+    done = parkwatt("--help")
+    assert done.returncode == 0
+    for command in ("run", "check", "status", "backends", "demo", "fleet"):
+        assert f"  {command} " in done.stdout
+
+
+def test_the_version_is_the_installed_one() -> None:
+    assert parkwatt("--version").stdout == f"parkwatt {version()}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "check", "status"])
+def test_a_wrong_configuration_ends_with_2(tmp_path: Path, command: str) -> None:
+    path = config_file(tmp_path, "[mqtt]\nprot = 1884\n")
+    done = parkwatt(command, "--config", path)
+    assert done.returncode == 2
+    assert "mqtt.prot: unknown key; did you mean 'port'?" in done.stdout + done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_each_problem_is_one_line_on_stderr(tmp_path: Path) -> None:
+    path = config_file(tmp_path, base=MINIMAL.replace('"BR"', '"Brazil"').replace("60", "-60"))
+    done = parkwatt("run", "--config", path)
+    assert done.returncode == 2
+    assert done.stdout == ""
+    assert done.stderr.splitlines() == [
+        f"parkwatt: {path}: vehicle.region = 'Brazil': should be {REGION}",
+        f"parkwatt: {path}: backends[0].max_power_w = -60: should be greater than 0",
+    ]
+
+
+def test_the_environment_reaches_the_service(config: Path) -> None:
+    done = parkwatt("run", "--config", config, PARKWATT_MQTT__PORT="70000")
+    assert done.returncode == 2
+    assert done.stderr.startswith("parkwatt: environment PARKWATT_MQTT__PORT: mqtt.port = '70000'")
+
+
+def test_a_store_that_cannot_be_used_is_one_line_and_1(config: Path) -> None:
+    (config.parent / "agent.db").write_text("not a database" * 100)
+    done = parkwatt("run", "--config", config)
+    assert done.returncode == 1
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("parkwatt: store.path ")
+    assert "not a database" in line
+
+
+def test_a_folder_that_is_not_there_is_one_line_and_1(config: Path) -> None:
+    (config.parent / "in-the-way").write_text("")
+    socket = config.parent / "in-the-way/agent.sock"
+    done = parkwatt("run", "--config", config, PARKWATT_CONTROL__SOCKET=str(socket))
+    assert done.returncode == 1
+    assert "in-the-way" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+
+
+def test_the_service_runs_answers_and_stops_cleanly(config: Path) -> None:
+    with service(config.parent, config) as agent:
+        text = parkwatt("status", "--config", config)
+        document = parkwatt("status", "--config", config, "--json")
+        second = parkwatt("run", "--config", config)
+        code, log = stopped(agent)
+    assert (text.returncode, document.returncode) == (0, 0)
+    assert text.stdout.startswith(f"parkwatt {version()}, vehicle veh-0001 in BR, boot 1, started ")
+    assert json.loads(document.stdout)["vehicle"] == "veh-0001"
+    assert second.returncode == 1
+    assert f"in use by process {agent.pid}" in second.stderr
+    assert code == 0
+    assert "Traceback" not in log
+    assert parkwatt("status", "--config", config).returncode == 3
+
+
+def test_the_supervisor_stays_without_what_it_must_not_load(config: Path) -> None:
+    never = ", ".join(map(repr, SUPERVISOR_NEVER_IMPORTS))
+    probe = config.parent / "sitecustomize.py"
+    probe.write_text(
+        "import atexit, sys\n"
+        f"atexit.register(lambda: print('LOADED', sorted({{{never}}} & set(sys.modules)), file=sys.stderr))\n"
+    )
+    with pytest.MonkeyPatch.context() as environment:
+        environment.setenv("PYTHONPATH", str(config.parent))
+        with service(config.parent, config) as agent:
+            _, log = stopped(agent)
+    assert [line for line in log.splitlines() if line.startswith("LOADED")] == ["LOADED []"]
+
+
+def test_without_an_agent_status_ends_with_3(config: Path) -> None:
+    done = parkwatt("status", "--config", config)
+    assert done.returncode == 3
+    (line,) = done.stderr.splitlines()
+    assert line.startswith("parkwatt: no agent answers: ")
+    assert "--config" in line
+
+
+def test_check_ends_with_1_where_something_is_not_usable(config: Path) -> None:
+    (config.parent / "keys/fleet-1.pem").unlink()
+    done = parkwatt("check", "--config", config, "--json", PARKWATT_MQTT__PORT="1")
+    assert done.returncode == 1
+    report = json.loads(done.stdout)
+    assert not report["ok"]
+    assert {finding["part"] for finding in report["findings"] if not finding["ok"]} == {"broker", "keys"}
+    assert all(finding["fix"] for finding in report["findings"] if not finding["ok"])
+    assert done.stderr == ""
+
+
+def test_backends_are_listed_for_people_and_programs() -> None:
+    text = parkwatt("backends")
+    assert text.returncode == 0
+    assert "null on null: usable for onnx, tflite\n" in text.stdout
+    found = {entry["use"]: entry for entry in json.loads(parkwatt("backends", "--json").stdout)}
+    assert found["null"]["devices"] == [{"name": "null", "formats": ["onnx", "tflite"], "why": ""}]
+
+
+def test_keygen_makes_a_pair_that_the_vehicle_takes_and_never_overwrites_one(tmp_path: Path) -> None:
+    folder = tmp_path / "keys"
+    made = parkwatt("fleet", "keygen", folder, "--kid", "fleet-7")
+    assert made.returncode == 0
+    assert list(load_public_keys(folder)) == ["fleet-7"]
+    assert load_private_key(folder / "fleet-7.key").verify_key.encode() == load_public_keys(folder)["fleet-7"]
+    assert stat.S_IMODE((folder / "fleet-7.key").stat().st_mode) == 0o600
+    again = parkwatt("fleet", "keygen", folder, "--kid", "fleet-7")
+    assert again.returncode == 1
+    (line,) = again.stderr.splitlines()
+    assert "exists" in line
+
+
+def test_status_says_why_not_since_when_and_what_is_open() -> None:
+    now = dt.datetime(2026, 11, 22, 1, 0, tzinfo=dt.UTC)
+    status = Status(
+        vehicle="veh-0001",
+        region="BR",
+        version="1.2.3",
+        boot=7,
+        started_at=now - dt.timedelta(hours=9),
+        mode=Mode.BLOCKED,
+        blockers=[
+            Blocker(Reason.CHARGE_LOW, "charge_low", 24.5, 30.0, now - dt.timedelta(minutes=12)),
+            Blocker(Reason.OWNER_PRESENT, "owner_present", True, None, now - dt.timedelta(seconds=41)),
+            Blocker(Reason.UNKNOWN_SIGNAL, "unknown_signal", None, "fresh", now + dt.timedelta(seconds=5)),
+        ],
+        budget_w=0.0,
+        backends=[
+            BackendState("cpu", "cpu", ["onnx"], 60.0, 12.5, True),
+            BackendState("nvidia", "", [], 250.0, None, False, "no driver"),
+        ],
+        tasks=[TaskStatus("01JD", 2, TaskState.PREEMPTED, 3, 8)],
+        link=LinkStatus(False, now - dt.timedelta(seconds=3), "connection refused"),
+        store=StoreStatus(1, 4, 53_248, 500_000_000),
+    )
+    assert list(described(status, now)) == [
+        "parkwatt 1.2.3, vehicle veh-0001 in BR, boot 7, started 9.0 h ago",
+        "mode      blocked",
+        "  1004 charge_low: 24.5, limit 30, for 12 min",
+        "  1001 owner_present: yes, for 41 s",
+        "  1000 unknown_signal: unknown, limit fresh, for 0 s",
+        "power     budget 0 W",
+        "backend   cpu on cpu: onnx, at most 60 W, stops within 12.5 ms",
+        "backend   nvidia: not usable: no driver",
+        "tasks     1 open",
+        "  01JD attempt 2: preempted, 3 of 8 rows",
+        "link      down for 3 s: connection refused",
+        "store     1 tasks, 4 results not yet settled, 53248 of 500000000 bytes",
+    ]
+
+
+def test_the_command_line_itself_loads_nothing_of_the_service() -> None:
+    done = parkwatt("--help", PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
+    assert "typer" in loaded
+    assert not {"pydantic", "aiomqtt", "msgspec", "rich", "asyncio", "agent.settings"} & loaded

@@ -1,0 +1,222 @@
+"""`parkwatt run` as the vehicle OS starts it: a process, a broker, a CAN bus over socketcand, a fleet."""
+
+import asyncio
+import json
+import os
+import signal
+import socket
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from pathlib import Path
+
+import pytest
+from agents import TOPICS, write_config
+from wire_fleet import WITHIN_S, WireFleet, task, wire_fleet
+
+from agent.protocol.keys import load_private_key, write_key_pair
+from agent.protocol.messages import Mode, TaskState
+from agent.protocol.reasons import Reason
+from firmware_shims import signal_map, vss
+from firmware_shims.simulated_can import SimulatedCar
+from fleet.broker import Broker
+
+pytest_plugins = ["broker_fixtures"]
+SLOW_US = 60_000
+ONLY_THE_CHIP = f'[initial]\n"{vss.CHIP_TEMPERATURE}" = 45\n'
+
+
+@contextmanager
+def can_car() -> Iterator[SimulatedCar]:
+    with SimulatedCar.parked_and_charging(signal_map.load("tesla_model3")) as car:
+        yield car
+
+
+def write_can_config(folder: Path, broker: Broker, car: SimulatedCar, run_us: int) -> Path:
+    """The car's signals come over CAN; the computer's own temperature is the one that CAN does not carry."""
+    config = write_config(folder, broker.port, run_us=run_us, signed=True)
+    (folder / "chip.toml").write_text(ONLY_THE_CHIP)
+    options = "\n".join(f"{key} = {json.dumps(value)}" for key, value in car.options.items())
+    sources = f"""[[signals]]
+shim = "can"
+map = "tesla_model3"
+[signals.options]
+{options}
+
+[[signals]]
+shim = "scenario"
+[signals.options]
+file = "{folder}/chip.toml"
+"""
+    config.write_text(config.read_text().replace('[[signals]]\nshim = "scenario"\n', sources))
+    return config
+
+
+class AgentProcess:
+    """`parkwatt run` and its notify socket."""
+
+    def __init__(self, process: asyncio.subprocess.Process, notified: socket.socket) -> None:
+        self.process = process
+        self._notified = notified
+
+    async def until_ready(self) -> None:
+        loop = asyncio.get_running_loop()
+        async with asyncio.timeout(WITHIN_S):
+            assert await loop.sock_recv(self._notified, 100) == b"READY=1"
+
+    @property
+    def workers(self) -> list[int]:
+        """Living child processes, zombies not counted."""
+        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
+        return [int(pid) for pid in found if " Z " not in Path(f"/proc/{pid}/stat").read_text()]
+
+    async def until_no_worker(self) -> None:
+        async with asyncio.timeout(WITHIN_S):
+            while self.workers:
+                await asyncio.sleep(0.002)
+
+    async def crash(self) -> None:
+        self.process.send_signal(signal.SIGKILL)
+        await self.process.wait()
+
+    async def stop(self) -> int:
+        self.process.send_signal(signal.SIGTERM)
+        return await asyncio.wait_for(self.process.wait(), WITHIN_S)
+
+
+@asynccontextmanager
+async def running_agent(config: Path) -> AsyncIterator[AgentProcess]:
+    address = config.with_name("notify.sock")
+    address.unlink(missing_ok=True)
+    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
+        notified.bind(str(address))
+        notified.setblocking(False)
+        process = await asyncio.create_subprocess_exec(
+            sys.executable,
+            *("-m", "agent", "run", "--config", str(config), "--log-format", "text"),
+            env={**os.environ, "NOTIFY_SOCKET": str(address)},
+        )
+        try:
+            agent = AgentProcess(process, notified)
+            await agent.until_ready()
+            yield agent
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
+
+
+async def until_mode(fleet: WireFleet, mode: Mode) -> None:
+    def seen() -> bool:
+        state = fleet.last_state()
+        return state is not None and state.mode is mode
+
+    await fleet.until(seen, f"mode {mode.value}")
+
+
+def rows_answered(fleet: WireFleet, task_id: str) -> set[int]:
+    return {row for begin, end in fleet.rows(task_id) for row in range(begin, end)}
+
+
+async def test_tasks_are_done_a_door_frame_stops_the_worker_and_sigterm_ends_it_all(
+    tmp_path: Path, broker: Broker
+) -> None:
+    _, private = write_key_pair(tmp_path, "fleet")
+    with can_car() as car:
+        config = write_can_config(tmp_path, broker, car, SLOW_US)
+        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
+        async with (
+            wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet,
+            running_agent(config) as agent,
+        ):
+            await fleet.until(fleet.last_state, "a state")
+            fleet.send(task("quick", count=2))
+            await fleet.until(lambda: fleet.is_final("quick"), "the answer")
+            fleet.send(task("long", count=40))
+            await fleet.until(lambda: fleet.rows("long"), "its first rows")
+            assert agent.workers
+            car.set(vss.DRIVER_DOOR, True)
+            preempted = await fleet.heard_event("long", TaskState.PREEMPTED)
+            assert preempted.reason is not None
+            assert preempted.reason.code is Reason.OWNER_PRESENT
+            await agent.until_no_worker()
+            await until_mode(fleet, Mode.BLOCKED)
+            car.set(vss.DRIVER_DOOR, False)
+            await fleet.until(lambda: fleet.is_final("long"), "the rest of the rows")
+            assert sorted(row for begin, end in fleet.rows("long") for row in range(begin, end)) == list(
+                range(40)
+            )
+            assert await agent.stop() == 0
+
+
+async def test_a_killed_agent_loses_nothing_and_repeats_no_finished_row(
+    tmp_path: Path, broker: Broker
+) -> None:
+    _, private = write_key_pair(tmp_path, "fleet")
+    tasks = [f"night-{number}" for number in range(6)]
+    with can_car() as car:
+        config = write_can_config(tmp_path, broker, car, SLOW_US)
+        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
+        async with wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet:
+            async with running_agent(config) as agent:
+                await fleet.until(fleet.last_state, "a state")
+                for name in tasks:
+                    fleet.send(task(name, count=8))
+                await fleet.until(lambda: fleet.is_final("night-0"), "the first answer")
+                (worker,) = agent.workers
+                await agent.crash()
+                await until_gone(worker)
+            async with running_agent(config) as agent:
+                await fleet.until(lambda: all(fleet.is_final(name) for name in tasks), "every answer")
+                assert await agent.stop() == 0
+    for name in tasks:
+        assert rows_answered(fleet, name) == set(range(8))
+        assert all(event.state is not TaskState.FAILED for event in fleet.events)
+        ranges: dict[
+            tuple[int, int], bytes
+        ] = {}  # a result that is sent again is the same result: no row has two answers
+        for result, tail in fleet.results:
+            if result.id == name:
+                assert ranges.setdefault(result.rows, tail) == tail
+        assert sum(end - begin for begin, end in ranges) == 8
+
+
+async def until_gone(pid: int) -> None:
+    """The worker dies with its agent."""
+    async with asyncio.timeout(WITHIN_S):
+        while Path(f"/proc/{pid}").exists() and " Z " not in Path(f"/proc/{pid}/stat").read_text():
+            await asyncio.sleep(0.002)
+
+
+async def test_silence_of_the_bus_is_unknown_and_stops_work(tmp_path: Path, broker: Broker) -> None:
+    _, private = write_key_pair(tmp_path, "fleet")
+    with can_car() as car:
+        config = write_can_config(tmp_path, broker, car, SLOW_US)
+        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
+        async with (
+            wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet,
+            running_agent(config) as agent,
+        ):
+            await fleet.until(fleet.last_state, "a state")
+            fleet.send(task("long", count=40))
+            await fleet.until(lambda: fleet.rows("long"), "its first rows")
+            car.silence()
+            preempted = await fleet.heard_event("long", TaskState.PREEMPTED)
+            assert preempted.reason is not None
+            assert preempted.reason.code is Reason.UNKNOWN_SIGNAL
+            await agent.until_no_worker()
+            car.wake()
+            await fleet.until(lambda: fleet.is_final("long"), "the rest of the rows")
+
+
+@pytest.mark.parametrize(
+    "module", ["numpy", "onnxruntime", "tflite_runtime", "joserfc", "rich", "cryptography"]
+)
+async def test_the_supervisor_never_imports(tmp_path: Path, module: str) -> None:
+    program = (
+        "import sys, agent.__main__, agent.cli, agent.service, agent.settings, agent.link, backends.process,"
+        " backends.cpu, backends.null, firmware_shims.can, firmware_shims.scenario\n"
+        f"sys.exit({module!r} in sys.modules)"
+    )
+    process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=tmp_path)
+    assert await process.wait() == 0
