@@ -89,6 +89,7 @@ class Portrait:
                 status.TaskStatus(*job.key, job.state, job.done, job.asked)
                 for job in self.executor.jobs.values()
             ],
+            preemptions=_told(self.preemptions),
             link=status.LinkStatus(link.up, self._wall(link.since_ns), link.error),
             store=status.StoreStatus(
                 counts.open_tasks, counts.unsettled_results, counts.file_bytes, self.settings.store.max_bytes
@@ -97,3 +98,16 @@ class Portrait:
 
     def _wall(self, stamp_ns: int) -> dt.datetime:
         return utc_now() - dt.timedelta(microseconds=(self.clock() - stamp_ns) / 1000)
+
+
+def _told(preemptions: Preemptions) -> status.PreemptionStatus:
+    if not preemptions.done:
+        return status.PreemptionStatus(0)
+    last = preemptions.done[-1]
+    return status.PreemptionStatus(
+        count=preemptions.count,
+        last_reason=last.reason.label,
+        last_kill_ms=last.kill_ms,
+        last_silent_ms=last.silent_ms,
+        max_silent_ms=max(preemption.silent_ms for preemption in preemptions.done),
+    )

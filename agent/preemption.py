@@ -37,6 +37,7 @@ class Preemptions:
 
     on_done: Callable[[Preemption], None]
     done: deque[Preemption] = field(default_factory=lambda: deque(maxlen=KEPT))
+    count: int = 0
     _open: Cue | None = None
     _reaped_ns: int = 0
 
@@ -64,4 +65,5 @@ class Preemptions:
         reason = cue.verdict.blockers[0].reason
         ended = Preemption(reason, cue.seen_ns, cue.shut_ns, cue.killed_ns, self._reaped_ns)
         self.done.append(ended)
+        self.count += 1
         self.on_done(ended)

@@ -129,7 +129,9 @@ class Service:
             link=self.link,
             clock=clock,
         )
-        keys = load_public_keys(settings.trust.task_keys_dir) if settings.trust.require_signatures else {}
+        trust = settings.trust  # a signature is verified wherever there is one, required or not
+        verifies = trust.require_signatures or trust.task_keys_dir.is_dir()
+        keys = load_public_keys(trust.task_keys_dir) if verifies else {}
         self.intake = Intake(
             settings=settings,
             topics=topics,

@@ -35,6 +35,16 @@ class StoreStatus(msgspec.Struct):
     bytes_max: int
 
 
+class PreemptionStatus(msgspec.Struct):
+    """The preemptions since the start: milliseconds from the cue, of the last one and of the slowest."""
+
+    count: int
+    last_reason: str = ""
+    last_kill_ms: float | None = None
+    last_silent_ms: float | None = None
+    max_silent_ms: float | None = None
+
+
 class Status(msgspec.Struct):
     """Everything that `parkwatt status` shows."""
 
@@ -48,6 +58,7 @@ class Status(msgspec.Struct):
     budget_w: float
     backends: list[BackendState]
     tasks: list[TaskStatus]
+    preemptions: PreemptionStatus
     link: LinkStatus
     store: StoreStatus
 
@@ -72,6 +83,7 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
             f"  {task.id} attempt {task.attempt}: {task.state.value},"
             f" {task.rows_done} of {task.rows_total} rows"
         )
+    yield f"preempted {_preempted(status.preemptions)}"
     yield f"link      {_link(status.link, now)}"
     yield (
         f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
@@ -86,6 +98,15 @@ def _backend(backend: BackendState) -> str:
     cancel = "stops by signal" if bound is None else f"stops within {bound:g} ms"
     formats = ", ".join(backend.formats)
     return f"{backend.name} on {backend.device}: {formats}, at most {backend.power_w:g} W, {cancel}"
+
+
+def _preempted(preemptions: PreemptionStatus) -> str:
+    if preemptions.last_silent_ms is None or preemptions.max_silent_ms is None:
+        return "never since the start"
+    return (
+        f"{preemptions.count} times, last by {preemptions.last_reason}: worker gone"
+        f" {preemptions.last_silent_ms:.1f} ms after the cue, {preemptions.max_silent_ms:.1f} ms at most"
+    )
 
 
 def _link(link: LinkStatus, now: dt.datetime) -> str:

@@ -21,6 +21,10 @@ _DRAIN_FRAMES = 4096
 logger = logging.getLogger(__name__)
 
 
+class _GoneError(Exception):
+    """The interface is not there. A type of its own, so that an OSError of the sink is not taken for it."""
+
+
 @dataclass(slots=True)
 class CanCounts:
     """What came in since the start; `malformed` are frames of a wrong kind or length."""
@@ -64,7 +68,7 @@ class CanSource:
             frames = self.counts.frames
             try:
                 self._session(sink, stop)
-            except (OSError, EOFError) as error:
+            except _GoneError as error:
                 if str(error) != lost:
                     logger.warning("signals %s: no CAN interface: %s; trying again", self.name, error)
                 lost = str(error)
@@ -75,7 +79,10 @@ class CanSource:
 
     def _session(self, sink: Sink, stop: threading.Event) -> None:
         """Listen from one opening of the interface to its end."""
-        bus = self._open_bus()
+        try:
+            bus = self._open_bus()
+        except (OSError, EOFError) as error:
+            raise _GoneError(str(error)) from error
         try:
             self.counts.opened += 1
             logger.info("signals %s: listening", self.name)
@@ -85,7 +92,7 @@ class CanSource:
             while not stop.is_set():
                 due_ns = heard_ns + HEARD_EVERY_NS - self._clock()
                 if due_ns > 0:
-                    frame = bus.recv(due_ns / 1e9)
+                    frame = _recv(bus, due_ns / 1e9)
                     if frame is not None:
                         self._take(frame, sink)
                 else:
@@ -97,7 +104,7 @@ class CanSource:
         """Read all that is there, then say that everything up to the beginning of this has been heard."""
         now_ns = self._clock()
         for _ in range(_DRAIN_FRAMES):
-            frame = bus.recv(0)
+            frame = _recv(bus, 0)
             if frame is None:
                 sink.heard(self.name, now_ns)
                 break
@@ -127,3 +134,10 @@ class CanSource:
             counts.rejected_checksum += 1
         else:
             counts.malformed += 1
+
+
+def _recv(bus: Bus, timeout_s: float) -> Frame | None:
+    try:
+        return bus.recv(timeout_s)
+    except (OSError, EOFError) as error:
+        raise _GoneError(str(error)) from error

@@ -1,5 +1,6 @@
 """Opening a CAN interface for listening: one of python-can's, or socketcand."""
 
+import contextlib
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Protocol
 
@@ -120,4 +121,5 @@ class _PythonCan:
         return frame
 
     def shutdown(self) -> None:
-        self._bus.shutdown()
+        with contextlib.suppress(OSError, self._can_error):  # nothing is left to close on one that went away
+            self._bus.shutdown()

@@ -52,7 +52,7 @@ class SimulatedCar:
             self._frames(message)  # a value that does not fit is the caller's error, not the thread's
         self._server = SocketcandServer(port, clock)
         self._stop = threading.Event()
-        self._thread = threading.Thread(target=self._drive, name="simulated-car")
+        self._thread = threading.Thread(target=self._drive, name="simulated-car", daemon=True)
         self._thread.start()
 
     @classmethod

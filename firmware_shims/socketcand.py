@@ -1,8 +1,8 @@
 """A socketcand connection in raw mode, for listening only.
 
-Not python-can's bus of that name (4.6.1), because that one hides an end of file (it spins and reports silence),
-tries a refused connection for 10 s without a pause, waits for ever for a silent server, and fails when a frame
-follows the last `< ok >` in the same segment.
+Not python-can's bus of that name (4.6.1): behind an end of file it reports silence and spins (a full core), it
+tries a refused connection for 10 s without a pause (2.4 million log lines), waits for ever for a server that says
+nothing, and fails when a frame follows the last `< ok >` in the same segment.
 Protocol: https://github.com/linux-can/socketcand/blob/master/doc/protocol.md
 """
 

@@ -26,6 +26,7 @@ def submit(
     tasks: Annotated[
         list[Path], typer.Argument(metavar="TASK.json...", help="Tasks as the contract writes them.")
     ],
+    *,
     vehicle: Annotated[str, typer.Option(metavar="ID", help="The vehicle that is to do them.")],
     region: Annotated[str, typer.Option(metavar="CC", help="Its region, BR or BR-SP.")],
     host: Annotated[str, typer.Option(help="The MQTT broker.")] = "127.0.0.1",

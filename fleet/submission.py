@@ -1,8 +1,8 @@
 """What `parkwatt fleet submit` does: tasks from files, a line for each piece of an answer, a summary."""
 
 import asyncio
-import datetime as dt
 import secrets
+import struct
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
@@ -14,7 +14,7 @@ import msgspec
 from agent.link import LinkOptions, PublishRefused
 from agent.protocol import tensors
 from agent.protocol.keys import load_private_key
-from agent.protocol.messages import EnergySource, Tensor, Usage
+from agent.protocol.messages import EnergySource, Usage
 from agent.protocol.reasons import Reason, Refused
 from fleet.answer import Answer, Output, Rows, TaskFailed
 from fleet.client import FleetClient, utc_now
@@ -161,8 +161,9 @@ def _energy(joules: dict[EnergySource, float]) -> str:
 
 
 def _preview(output: Output, rows: Rows) -> str:
-    item = tensors.STRUCT_CODE[output.datatype]
-    values = memoryview(output.data).cast(item)[:PREVIEW_ITEMS].tolist()
+    items = len(output.data) // tensors.ITEM_BYTES[output.datatype]
+    shown = min(items, PREVIEW_ITEMS)
+    values = struct.unpack_from(f"<{shown}{tensors.STRUCT_CODE[output.datatype]}", output.data)
     shape = [rows.end - rows.begin, *output.row_shape]
-    more = " ..." if len(output.data) // tensors.ITEM_BYTES[output.datatype] > PREVIEW_ITEMS else ""
+    more = " ..." if items > shown else ""
     return f"{output.datatype.value} {shape}: {' '.join(f'{value:.6g}' for value in values)}{more}"

@@ -60,7 +60,8 @@ def read_task(path: Path, vehicle: str, default_id: str, now: dt.datetime) -> Su
         "lease_s": LEASE_S,
     }
     try:
-        given |= strict_json.decode(_OBJECT, path.read_bytes())
+        read: dict[str, Any] = strict_json.decode(_OBJECT, path.read_bytes())
+        given |= read
         task, _ = framing.decode_task(msgspec.json.encode(given))
         _check(path, task, vehicle, now)
         tensors.rows_of(task)

@@ -19,7 +19,7 @@ def broker(request: pytest.FixtureRequest) -> Iterator[Broker]:
 
 
 @pytest.fixture
-def mosquitto() -> Iterator[type[MosquittoBroker]]:
+def mosquitto() -> type[MosquittoBroker]:
     if MosquittoBroker.find() is None:
         pytest.skip(NO_MOSQUITTO)
-    yield MosquittoBroker
+    return MosquittoBroker

@@ -11,17 +11,8 @@ from typing import Self
 
 PATIENCE_S = 10.0
 
-CONNECT, CONNACK, PUBLISH, PUBACK, SUBSCRIBE, SUBACK, PINGREQ, PINGRESP, DISCONNECT = (
-    1,
-    2,
-    3,
-    4,
-    8,
-    9,
-    12,
-    13,
-    14,
-)
+CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4
+SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 8, 9, 12, 14
 
 
 @dataclass(frozen=True)
@@ -115,7 +106,7 @@ class Peer:
     """The broker's end of one connection."""
 
     def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        self._reader = reader
+        self.reader = reader
         self.writer = writer
         self.connect = Connect(0, False, 0, "", {})
 
@@ -123,15 +114,15 @@ class Peer:
         """The next packet; ConnectionError when the client has gone."""
         try:
             async with asyncio.timeout(PATIENCE_S):
-                first = (await self._reader.readexactly(1))[0]
+                first = (await self.reader.readexactly(1))[0]
                 size = shift = 0
                 while True:
-                    byte = (await self._reader.readexactly(1))[0]
+                    byte = (await self.reader.readexactly(1))[0]
                     size |= (byte & 0x7F) << shift
                     shift += 7
                     if byte < 0x80:
                         break
-                return Packet(first >> 4, first & 0x0F, await self._reader.readexactly(size))
+                return Packet(first >> 4, first & 0x0F, await self.reader.readexactly(size))
         except asyncio.IncompleteReadError as end:
             raise ConnectionError("the client closed the connection") from end
 
@@ -249,10 +240,14 @@ class FakeBroker:
         self._peers.append(peer)
         self._arrivals.put_nowait(peer)
 
+    async def arrival(self) -> Peer:
+        """The next connection, nothing read."""
+        async with asyncio.timeout(PATIENCE_S):
+            return await self._arrivals.get()
+
     async def accept(self) -> Peer:
         """The next connection, its CONNECT read and not answered."""
-        async with asyncio.timeout(PATIENCE_S):
-            peer = await self._arrivals.get()
+        peer = await self.arrival()
         await peer.read_connect()
         return peer
 

@@ -33,9 +33,9 @@ class Probe:
     acknowledge: bool = False
 
     def link(self, port: int, *, retry: Retry | None = None, **options: Any) -> Link:
-        terms: dict[str, Any] = {"client_id": "veh-0001", "subscriptions": ("fleet/task",), **options}
+        terms = {"host": "127.0.0.1", "client_id": "veh-0001", "subscriptions": ("fleet/task",), **options}
         return Link(
-            LinkOptions(host="127.0.0.1", port=port, **terms),
+            LinkOptions(port=port, **terms),
             on_message=self._on_message,
             on_up=self.ups.append,
             on_down=self.downs.append,

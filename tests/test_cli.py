@@ -10,7 +10,7 @@ from running import parkwatt, service, stopped
 from agent.protocol.keys import load_private_key, load_public_keys, write_key_pair
 from agent.protocol.messages import BackendState, Blocker, Mode, TaskState
 from agent.protocol.reasons import Reason
-from agent.status import LinkStatus, Status, StoreStatus, TaskStatus, described
+from agent.status import LinkStatus, PreemptionStatus, Status, StoreStatus, TaskStatus, described
 from agent.version import version
 
 REGION = 'ISO 3166-1 alpha-2 ("BR") or with a subdivision ("BR-SP")'
@@ -168,6 +168,7 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
             BackendState("nvidia", "", [], 250.0, None, False, "no driver"),
         ],
         tasks=[TaskStatus("01JD", 2, TaskState.PREEMPTED, 3, 8)],
+        preemptions=PreemptionStatus(2, "owner_present", 0.2, 3.5, 7.25),
         link=LinkStatus(False, now - dt.timedelta(seconds=3), "connection refused"),
         store=StoreStatus(1, 4, 53_248, 500_000_000),
     )
@@ -191,4 +192,4 @@ def test_the_command_line_itself_loads_nothing_of_the_service() -> None:
     done = parkwatt("--help", PYTHONPROFILEIMPORTTIME="1")
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "typer" in loaded
-    assert not {"pydantic", "aiomqtt", "msgspec", "rich", "asyncio", "agent.settings"} & loaded
+    assert not {"pydantic", "aiomqtt", "msgspec", "rich", "asyncio", "agent.settings", "fleet"} & loaded

@@ -33,14 +33,15 @@ async def test_the_first_connect_after_a_start_keeps_the_session() -> None:
 
 async def test_the_will_waits_and_the_login_is_sent() -> None:
     will = Will(topic="fleet/state", payload=b'{"online":false}', retain=True, delay_s=30)
+    login = {"username": "veh", "password": "open sesame"}
     async with FakeBroker() as broker:
-        link = Probe().link(broker.port, will=will, username="veh", password="secret", keepalive_s=17)
+        link = Probe().link(broker.port, will=will, keepalive_s=17, **login)
         async with running(link):
             connect = (await broker.accept()).connect
     assert (connect.will_topic, connect.will_payload) == ("fleet/state", b'{"online":false}')
     assert (connect.will_qos, connect.will_retain) == (1, True)
     assert connect.will_properties == {24: (30).to_bytes(4)}
-    assert (connect.username, connect.password, connect.keepalive_s) == ("veh", b"secret", 17)
+    assert (connect.username, connect.password, connect.keepalive_s) == ("veh", b"open sesame", 17)
 
 
 @pytest.mark.parametrize(("want_retained", "handling"), [(False, 2), (True, 0)])
@@ -49,7 +50,8 @@ async def test_subscriptions_are_qos_1_and_bring_retained_messages_only_when_wan
 ) -> None:
     topics = ("fleet/task", "fleet/control")
     async with FakeBroker() as broker:
-        async with running(Probe().link(broker.port, subscriptions=topics, want_retained=want_retained)):
+        link = Probe().link(broker.port, subscriptions=topics, want_retained=want_retained)
+        async with running(link):
             peer = await broker.accept()
             peer.connack()
             filters = await peer.expect_subscribe()
@@ -192,9 +194,36 @@ async def test_a_boot_without_a_broker_recovers_by_itself(caplog: pytest.LogCapt
             async with FakeBroker(port=link._options.port) as broker:
                 await broker.welcome()
                 await eventually(lambda: link.up)
+                assert not probe.downs, "it had never been up"
     refusals = [record for record in caplog.records if "Connect call failed" in record.message]
     assert len(refusals) == 1, "the same error is logged once, not at every attempt"
-    assert not probe.downs, "it had never been up"
+
+
+async def test_an_address_that_swallows_packets_does_not_hide_the_next(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    with contextlib.ExitStack() as sockets, socket.create_server(("127.0.0.2", 0), backlog=0) as full:
+        for _ in range(2):  # with its backlog full, Linux lets further SYNs go unanswered
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(full.getsockname())
+        async with FakeBroker() as broker:
+
+            async def two_addresses(*_: object, **__: object) -> list[tuple[object, ...]]:
+                addresses = (full.getsockname(), ("127.0.0.1", broker.port))
+                return [(socket.AF_INET, socket.SOCK_STREAM, 0, "", address) for address in addresses]
+
+            monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", two_addresses)
+            link = Probe().link(broker.port, answer_s=1.0)
+            async with running(link):
+                await broker.welcome()
+                await eventually(lambda: link.up)
+
+
+async def test_a_host_that_does_not_exist_is_told() -> None:
+    link = Probe().link(1, host="broker.invalid")
+    async with running(link):
+        await eventually(lambda: "no connection to broker.invalid:1" in link.status.error)
 
 
 async def test_a_take_over_of_our_client_id_does_not_become_a_fight() -> None:

@@ -192,8 +192,9 @@ async def test_a_fault_of_the_service_comes_out_of_run() -> None:
     async with FakeBroker() as broker:
         link = Probe().link(broker.port)
         link._on_message = faulty
+        run = asyncio.create_task(link.run())
+        peer = await broker.welcome()
+        peer.publish("fleet/task", b"", 1)
         with pytest.raises(FaultError):
-            async with running(link):
-                peer = await broker.welcome()
-                peer.publish("fleet/task", b"", 1)
-                await peer.gone()
+            await run
+        await peer.gone()

@@ -118,6 +118,22 @@ def test_the_first_end_of_a_task_stays(ledger: Ledger) -> None:
         ledger.body("night-1", 1)
 
 
+@pytest.mark.parametrize("state", [TaskState.DONE, TaskState.RELEASED])
+def test_an_ended_task_leaves_its_identity_and_what_is_owed(ledger: Ledger, state: TaskState) -> None:
+    ledger.accept(offer())
+    ledger.emit("night-1", 1, 0, 2, b"r", final=False)
+    ledger.emit("night-1", 1, 2, 4, b"r", final=False)
+    ledger.settle([("night-1", 1, 0, 2)])
+    ledger.commit_rows("night-1", 1, 4, 6, outputs=b"o", usage=b"u")
+    if state is TaskState.DONE:
+        ledger.emit("night-1", 1, 4, 8, b"r", final=True)
+    else:
+        ledger.set_state("night-1", 1, state, Reason.DRAINING, at=NOW)
+    tables = ("tasks", "bodies", "rows", "results")
+    left = [ledger.connection.execute(f"SELECT count(*) FROM {name}").fetchone()[0] for name in tables]  # noqa: S608 - our own names
+    assert left == [1, 0, 0, len(owed(ledger))]
+
+
 def test_nothing_is_recorded_for_a_task_that_is_not_known(ledger: Ledger) -> None:
     with pytest.raises(UnknownTask, match="task ghost attempt 4 is not known"):
         ledger.set_state("ghost", 4, TaskState.RUNNING, at=NOW)

@@ -24,6 +24,13 @@ def workers_find_the_unruly_backends(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
 
 
+async def one_run(worker: WorkerProcess) -> None:
+    await worker.probe()
+    program = await worker.load(BYTES)
+    with worker.slot(program, 1) as slot:
+        await worker.run(slot)
+
+
 async def test_a_kill_from_the_thread_that_read_the_frame_ends_the_run_while_the_loop_is_busy() -> None:
     before = descriptors()
     worker = WorkerProcess.start("null", {"run_us": LONG_US})
@@ -77,20 +84,45 @@ async def test_kills_from_many_threads_at_once_are_one_death() -> None:
         assert (await worker.wait_reaped()).returncode == -signal.SIGKILL
 
 
-async def test_a_run_that_was_finished_before_the_kill_still_counts() -> None:
+async def test_rows_that_were_finished_before_the_kill_still_count() -> None:
     async with started("null") as worker:
         program = await worker.load(BYTES)
-        with worker.slot(program, 1) as slot:
+        slots = [worker.slot(program, 1) for _ in range(100)]
+        for slot in slots:
             slot.inputs[0][:] = b"q" * 1024
-            run = asyncio.ensure_future(worker.run(slot))
-            await asyncio.sleep(0)
-            assert readable_within(worker._requests.fileno(), 30)  # the reply is there, not yet read
-            pidfd = os.pidfd_open(worker.pid)
-            worker.kill()
-            assert readable_within(pidfd, 30)
-            os.close(pidfd)
+            slot.outputs[0][0] = 0
+        runs = [asyncio.ensure_future(worker.run(slot)) for slot in slots]
+        await asyncio.sleep(0)
+        deadline_ns = boottime_ns() + 30 * 10**9
+        while slots[-1].outputs[0][0] == 0:  # the loop does not turn: every answer waits in the socket
+            assert boottime_ns() < deadline_ns
+        pidfd = os.pidfd_open(worker.pid)
+        worker.kill()
+        assert readable_within(pidfd, 30)
+        os.close(pidfd)
+        for slot, run in list(zip(slots, runs, strict=True))[:-1]:
             assert (await run).spent.end_ns > 0
             assert slot.outputs[0] == b"q" * 1024
+        await asyncio.gather(runs[-1], return_exceptions=True)  # its answer may have come too late
+        for slot in slots:
+            slot.release()
+
+
+async def test_whoever_stops_waiting_for_the_end_takes_nothing_from_the_others() -> None:
+    async with started("null") as worker:
+        impatient, patient = (asyncio.ensure_future(worker.wait_reaped()) for _ in range(2))
+        await asyncio.sleep(0)
+        impatient.cancel()
+        await asyncio.sleep(0)
+        worker.kill()
+        assert (await patient).returncode == -signal.SIGKILL
+
+
+async def test_last_words_are_heard_though_the_loop_was_busy_when_they_were_said() -> None:
+    async with started(f"{UNRULY}:HasABug") as worker:
+        asyncio.get_running_loop().remove_reader(worker._group._output)
+        with pytest.raises(WorkerDied, match="ZeroDivisionError"):
+            await worker.load(BYTES)
 
 
 @pytest.mark.parametrize(
@@ -98,6 +130,7 @@ async def test_a_run_that_was_finished_before_the_kill_still_counts() -> None:
     [
         ("CrashesInNativeCode", -signal.SIGSEGV, "Segmentation fault"),
         ("HasABug", 1, "ZeroDivisionError: a mistake in the backend"),
+        ("WritesIntoItsInputs", 1, "read-only"),
         ("TalksNonsense", -signal.SIGKILL, "breach of protocol"),
         ("ClosesItsSocket", -signal.SIGKILL, "Killed"),
     ],
@@ -106,7 +139,7 @@ async def test_a_crash_is_told_with_its_last_words(backend: str, returncode: int
     before = descriptors()
     async with started(f"{UNRULY}:{backend}") as worker:
         with pytest.raises(WorkerDied, match=last_words) as caught:
-            await asyncio.gather(worker.probe(), worker.load(BYTES))
+            await one_run(worker)
         assert caught.value.returncode == returncode
     assert descriptors() == before
     assert not maps_an_arena()
@@ -115,8 +148,10 @@ async def test_a_crash_is_told_with_its_last_words(backend: str, returncode: int
 async def test_what_a_killed_worker_had_started_is_gone_with_it() -> None:
     async with started(f"{UNRULY}:LeavesAChild") as worker:
         child = int((await worker.probe())[0].name)
-        assert is_alive(child)
+        pidfd = os.pidfd_open(child)
         worker.kill()
+        assert readable_within(pidfd, 30)  # before the loop has turned
+        os.close(pidfd)
         await worker.wait_reaped()
         assert not is_alive(child)
 
@@ -145,29 +180,34 @@ async def test_a_worker_that_lost_its_supervisors_end_leaves_whatever_it_does() 
 SUPERVISOR = """
 import asyncio, sys
 from backends.process import WorkerProcess
-from workers import BYTES, LONG_US
+from workers import BYTES
 
 async def main():
-    worker = WorkerProcess.start("null", {"run_us": LONG_US})
-    program = await worker.load(BYTES)
-    run = asyncio.ensure_future(worker.run(worker.slot(program, 1)))
-    await asyncio.sleep(0)
+    worker = WorkerProcess.start(sys.argv[1], {"run_us": 60_000_000})
     print(worker.pid, flush=True)
-    await run
+    program = await worker.load(BYTES)
+    await worker.run(worker.slot(program, 1))
 
 asyncio.run(main())
 """
 
 
-def test_a_worker_dies_with_its_supervisor() -> None:
-    with subprocess.Popen(
-        [sys.executable, "-c", SUPERVISOR], stdout=subprocess.PIPE, text=True
-    ) as supervisor:
+def wait_for_a_run_in(pid: int) -> None:
+    deadline_ns = boottime_ns() + 30 * 10**9
+    while Path(f"/proc/{pid}/comm").read_text() != "running\n":
+        assert boottime_ns() < deadline_ns
+
+
+@pytest.mark.parametrize("backend", ["AnnouncesItsRuns", "HoldsTheInterpreter"])
+def test_a_worker_dies_with_its_supervisor_whatever_it_does(backend: str) -> None:
+    command = [sys.executable, "-c", SUPERVISOR, f"{UNRULY}:{backend}"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as supervisor:
         assert supervisor.stdout is not None
         worker = int(supervisor.stdout.readline())
         pidfd = os.pidfd_open(worker)
-        supervisor.kill()
         try:
+            wait_for_a_run_in(worker)
+            supervisor.kill()
             assert readable_within(pidfd, 30)
         finally:
             with contextlib.suppress(ProcessLookupError):

@@ -73,7 +73,7 @@ async def test_a_shared_input_is_given_once_and_echoed_to_every_row() -> None:
 
 async def under_way(slot: Slot) -> None:
     async with asyncio.timeout(30):
-        while slot.outputs[0][0] != 1:  # noqa: ASYNC110 - shared memory has no event to wait for
+        while slot.outputs[0][0] != 1:
             await asyncio.sleep(0.001)
 
 
@@ -228,6 +228,18 @@ async def test_after_stop_every_call_says_that_the_worker_is_gone() -> None:
         with pytest.raises(WorkerDied):
             await worker.probe()
         slot.release()
+
+
+async def test_stop_cancels_what_runs_and_the_worker_leaves_by_itself() -> None:
+    async with started(f"{UNRULY}:AnnouncesItsRuns", run_us=LONG_US) as worker:
+        program = await worker.load(BYTES)
+        with worker.slot(program, 1) as slot:
+            slot.outputs[0][0] = 0
+            run = asyncio.ensure_future(worker.run(slot))
+            await under_way(slot)
+            assert (await worker.stop(grace_s=30)).returncode == 0
+            with pytest.raises(Cancelled):
+                await run
 
 
 async def test_stop_kills_a_worker_that_does_not_hear() -> None:

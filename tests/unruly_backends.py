@@ -6,6 +6,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 from pydantic import BaseModel, ConfigDict
@@ -68,9 +69,10 @@ class LeavesAChildAndEnds(LeavesAChild):
 
 
 class AnnouncedProgram(NullProgram):
-    """Shows in its outputs that a run is under way."""
+    """Shows in its outputs, and to others in its name, that a run is under way."""
 
     def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
+        Path("/proc/self/comm").write_text("running")
         for array in outputs.values():
             array[...] = 1
         return super().run(inputs, outputs)
@@ -91,6 +93,35 @@ class IsDeaf(Null):
     def load(self, model: Model, device: str) -> NullProgram:
         del device
         return DeafProgram(model, self._options.run_us)
+
+
+class StuckInNativeCode(AnnouncedProgram):
+    """Keeps the interpreter to itself, so that no Python code of any thread can run."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
+        self._run_s = 0.0
+        spent = super().run(inputs, outputs)
+        ctypes.PyDLL(None).sleep(60)
+        return spent
+
+
+class HoldsTheInterpreter(Null):
+    def load(self, model: Model, device: str) -> NullProgram:
+        del device
+        return StuckInNativeCode(model, self._options.run_us)
+
+
+class MeddlingProgram(NullProgram):
+    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
+        for array in inputs.values():
+            array[...] = 0
+        return super().run(inputs, outputs)
+
+
+class WritesIntoItsInputs(Null):
+    def load(self, model: Model, device: str) -> NullProgram:
+        del device
+        return MeddlingProgram(model, self._options.run_us)
 
 
 class ForgetfulOptions(BaseModel):

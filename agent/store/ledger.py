@@ -86,9 +86,7 @@ class Ledger:
 
     def told(self, task_id: str, attempt: int) -> None:
         """The broker has acknowledged the final state: it need not be said again."""
-        self._execute(
-            "UPDATE tasks SET told = 1 WHERE id = ? AND attempt = ? AND NOT open", (task_id, attempt)
-        )
+        self._execute("UPDATE tasks SET told = 1 WHERE id = ? AND attempt = ?", (task_id, attempt))
 
     def untold(self) -> list[TaskRow]:
         """Ended tasks whose end the broker has not acknowledged, oldest first."""
