@@ -144,11 +144,12 @@ def demo(
     seconds: Annotated[float | None, typer.Option(min=1, metavar="S", help="How long to send them.")] = None,
     plain: Annotated[bool, typer.Option("--plain", help="Lines instead of the live view.")] = False,
     hold: Annotated[bool, typer.Option("--hold", help="Keep running, for a first task of your own.")] = False,
+    capture: Annotated[Path | None, typer.Option(hidden=True, help="Draw the run as SVG.")] = None,
 ) -> None:
     """Run the main job here: a broker, a simulated parked car, the agent and a fleet with real tasks."""
     from agent.demo.main import run as run_demo
 
-    raise typer.Exit(run_demo(tasks, seconds, plain, hold))
+    raise typer.Exit(run_demo(tasks, seconds, plain, hold, capture))
 
 
 @app.command(

@@ -78,6 +78,14 @@ class Job:
     device_s: float = 0.0
     energy_j: float = 0.0
     crashes: int = 0
+    left: int = field(init=False)
+    """Rows still to run."""
+    nbytes: int = field(init=False)
+    """Bytes that its inputs hold in memory."""
+
+    def __post_init__(self) -> None:
+        self.left = sum(end - begin for begin, end in self.missing)
+        self.nbytes = sum(view.nbytes for view in self.inputs)
 
     @property
     def key(self) -> tuple[str, int]:
@@ -98,19 +106,9 @@ class Job:
         return self.rows[1] - self.rows[0]
 
     @property
-    def left(self) -> int:
-        """Rows still to run."""
-        return sum(end - begin for begin, end in self.missing)
-
-    @property
     def done(self) -> int:
         """Rows that are done."""
         return self.asked - self.left
-
-    @property
-    def nbytes(self) -> int:
-        """Bytes its inputs hold in memory."""
-        return sum(view.nbytes for view in self.inputs)
 
     def next_batch(self, rows: int) -> RowRange:
         """Return the next at most `rows` rows to run."""
@@ -124,6 +122,7 @@ class Job:
             raise ValueError(f"rows {chunk.begin}..{chunk.end} are not next of {begin}..{end}")
         self.missing[:1] = [(chunk.end, end)] if chunk.end < end else []
         self.pending.append(chunk)
+        self.left -= chunk.end - chunk.begin
         self.device_s += chunk.spending.device_s
         self.energy_j += chunk.spending.energy_j or 0.0
 

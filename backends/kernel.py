@@ -24,6 +24,9 @@ MODEL_INVALID: Final = 133
 INFERENCE_FAILED: Final = 160
 BACKEND_UNUSABLE: Final = 1020
 OUT_OF_MEMORY: Final = 1023
+CODES: Final = frozenset(
+    {MODEL_NOT_FOUND, MODEL_UNSUPPORTED, MODEL_INVALID, INFERENCE_FAILED, BACKEND_UNUSABLE, OUT_OF_MEMORY}
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -84,7 +87,7 @@ class Spent:
 
 
 class KernelError(Exception):
-    """A failure with data. `code` is a reason code of the wire contract, one of the constants above."""
+    """A failure with data. `code` is a reason code of the wire contract, one of `CODES`."""
 
     def __init__(self, code: int, text: str) -> None:
         super().__init__(text)

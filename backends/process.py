@@ -16,7 +16,7 @@ import msgspec
 
 from backends import registry, wire
 from backends.group import ProcessGroup, Reaped
-from backends.kernel import Cancelled, Device, KernelError, Model, Spent
+from backends.kernel import CODES, Cancelled, Device, KernelError, Model, Spent
 from backends.slots import Arena, LoadedProgram, Slot, layout
 from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import Clock, boottime_ns
@@ -209,11 +209,11 @@ class WorkerProcess:
 
     def _call(self, message: Any, expects: type[R], slot: Slot | None = None) -> "asyncio.Future[R]":
         self._raise_if_dead()
+        self._send(message)
         future: asyncio.Future[R] = self._loop.create_future()
         self._calls[message.id] = _Call(future, expects, slot)
         if slot is not None:
             slot.run_id = message.id
-        self._send(message)
         return future
 
     def _raise_if_dead(self) -> None:
@@ -269,6 +269,8 @@ class WorkerProcess:
         call = self._calls.get(reply.id)
         if call is None or not isinstance(reply, (call.expects, wire.Failed, wire.Cancelled)):
             return self._break(f"an answer that nobody waits for: {type(reply).__name__} {reply.id}")
+        if isinstance(reply, wire.Failed) and reply.code not in CODES:
+            return self._break(f"code {reply.code} is none of {sorted(CODES)}: {reply.text}")
         if isinstance(reply, wire.Loaded):
             try:
                 layout((*reply.inputs, *reply.outputs), rows=1)

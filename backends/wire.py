@@ -11,8 +11,8 @@ import msgspec
 
 from backends.kernel import Cost, Device, Tensor
 
-MESSAGE_BYTES: Final = 64 * 1024
-"""No message is larger; a longer one is a breach of protocol."""
+MESSAGE_BYTES: Final = 192 * 1024
+"""No message is larger: a Unix socket's packet has to fit its send buffer (208 KiB by default)."""
 TEXT_CHARACTERS: Final = 4096
 """Longer error texts are cut."""
 

@@ -8,7 +8,6 @@ from typing import Annotated
 import typer
 
 from benchmarks import cues, footprint, starts, tasks
-from benchmarks.report import Figure
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 
@@ -40,8 +39,7 @@ def measure(
         What.CUES: lambda: cues.measure(cues=10 if quick else 200),
     }
     for name in what or list(What):
-        figures: list[Figure] = asyncio.run(runs[name]())
-        for figure in figures:
+        for figure in asyncio.run(runs[name]()):
             print(figure, flush=True)
 
 

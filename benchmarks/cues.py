@@ -5,13 +5,13 @@ import hashlib
 import importlib.metadata
 import random
 import tempfile
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from agent.link import LinkOptions
 from agent.protocol.messages import Datatype, ModelFormat, ModelRef
 from benchmarks.report import Figure, quantile
-from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, broker, parked_car
+from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, broker, parked_car, until_ready
 from firmware_shims import vss
 from firmware_shims.simulated_can import SimulatedCar
 from fleet.client import FleetClient, Input
@@ -30,6 +30,7 @@ async def measure(cues: int) -> list[Figure]:
         options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench")
         async with FleetClient(options, outstanding=16) as fleet, rig.agent() as agent:
             await fleet.until_up(WITHIN_S)
+            await until_ready(fleet)
             feeding = asyncio.create_task(_feed(fleet, model))
             for number in range(1, cues + 1):
                 await _until_working(agent)
@@ -59,14 +60,14 @@ async def _feed(fleet: FleetClient, model: ModelRef) -> None:
     """Keep the vehicle busy until cancelled."""
     vehicle = fleet.vehicle(VEHICLE, REGION)
     inputs = [Input("bytes", Datatype.INT32, [ROWS, ROW_INTS], bytes(4 * ROWS * ROW_INTS))]
+
+    async def repeat() -> None:
+        while True:
+            await vehicle.submit(model, inputs)
+
     async with asyncio.TaskGroup() as tasks:
         for _ in range(16):
-            tasks.create_task(_repeat(lambda: vehicle.submit(model, inputs)))
-
-
-async def _repeat(submit: Callable[[], Awaitable[object]]) -> None:
-    while True:
-        await submit()
+            tasks.create_task(repeat())
 
 
 async def _until_working(agent: Agent) -> None:
@@ -80,7 +81,7 @@ async def _until_working(agent: Agent) -> None:
 async def _cue(agent: Agent, car: SimulatedCar, number: int) -> Mapping[str, float]:
     car.set(vss.DRIVER_DOOR, True)
     async with asyncio.timeout(WITHIN_S):
-        while (preemptions := (await agent.ask())["preemptions"])["count"] < number:
+        while (preemptions := await agent.preemptions())["count"] < number:
             await asyncio.sleep(0.005)
     car.set(vss.DRIVER_DOOR, False)
     return preemptions

@@ -7,7 +7,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,11 @@ class Agent:
         await writer.wait_closed()
         status: dict[str, Any] = json.loads(line)["status"]
         return status
+
+    async def preemptions(self) -> Mapping[str, float]:
+        """The figures of the preemptions so far."""
+        figures: Mapping[str, float] = (await self.ask())["preemptions"]
+        return figures
 
 
 @dataclass

@@ -6,6 +6,7 @@ import time
 from pathlib import Path
 
 from agent.link import LinkOptions
+from agent.protocol.messages import Offline, State
 from benchmarks.report import Figure
 from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Rig, broker, parked_car
 from fleet.client import FleetClient
@@ -33,3 +34,7 @@ async def measure(rounds: int) -> list[Figure]:
         Figure("start to READY=1", "s", ready_s, "<= 0.4 s"),
         Figure(f"start to SUBACK and first state, {running.name}", "s", subscribed_s, "<= 0.5 s"),
     ]
+
+
+def _is_of(boot: int, state: State | Offline) -> bool:
+    return isinstance(state, State) and state.boot == boot

@@ -1,6 +1,5 @@
 """Tasks end to end per second, with durable inbox and outbox, beside a bare MQTT request/response in the same run."""
 
-import asyncio
 import hashlib
 import statistics
 import tempfile

@@ -186,8 +186,9 @@ class FleetClient:
     def _on_up(self, session_present: bool) -> None:
         self._came_up.set()
         self._sender.say_again()
+        broker_forgot = not session_present and self._link.status.connects > 1
         for vehicle in self._vehicles.values():
-            vehicle.resume(session_present=session_present)
+            vehicle.resume(broker_forgot=broker_forgot)
 
     def _on_message(self, inbound: Inbound) -> None:
         if self._closing:

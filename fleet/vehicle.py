@@ -63,6 +63,8 @@ class Vehicle:
         self._waiting: dict[str, Offer] = {}
         self._open: dict[str, Offer] = {}
         self._pumping = False
+        self._may_have_missed = False
+        """Whether the broker has lost its memory, and with it tasks that the vehicle did not have yet."""
         self._confirmations = Confirmations(desk.max_payload_bytes)
         self._around = Surroundings(
             patience=desk.patience,
@@ -151,6 +153,7 @@ class Vehicle:
             for offer in self._open.values():
                 offer.reconcile(state.boot, attempts.get(offer.id))
                 self._watch(offer)
+            self._say_what_it_missed()
         for waiter in self._waiters:
             if not waiter.met.done() and waiter.predicate(state):
                 waiter.met.set_result(state)
@@ -185,12 +188,12 @@ class Vehicle:
         for batch in self._confirmations.take():
             self._say(Settled(self.id, self._desk.utc_now(), batch))
 
-    def resume(self, *, session_present: bool) -> None:
+    def resume(self, *, broker_forgot: bool) -> None:
         """Go on after our own link was down: say again what may not have arrived."""
+        self._may_have_missed |= broker_forgot
         for offer in self.offers:
-            attempt = offer.attempt
             offer.link_came_back()
-            if attempt.body and (not attempt.reached_broker or not session_present):
+            if offer.attempt.body and not offer.attempt.reached_broker:
                 self._send(offer)
 
     def look(self) -> None:
@@ -212,6 +215,14 @@ class Vehicle:
         for waiter in self._waiters:
             if not waiter.met.done():
                 waiter.met.set_exception(error)
+
+    def _say_what_it_missed(self) -> None:
+        """After the broker lost its memory: the vehicle is back, and what it has had already it runs once."""
+        if self._may_have_missed:
+            self._may_have_missed = False
+            for offer in self.offers:
+                if offer.attempt.body:
+                    self._send(offer)
 
     def _watch(self, offer: Offer) -> None:
         if not offer.ended:

@@ -32,7 +32,7 @@ settle_s = 0.2
 grid_proof_s = 0.2
 
 [[backends]]
-use = "null"
+use = "{backend}"
 max_power_w = 60
 [backends.options]
 run_us = {run_us}
@@ -53,14 +53,17 @@ socket = "{folder}/agent.sock"
 """
 
 
-def write_config(folder: Path, port: int, *, run_us: int = 0, signed: bool = False, extra: str = "") -> Path:
+def write_config(
+    folder: Path, port: int, *, backend: str = "null", run_us: int = 0, signed: bool = False, extra: str = ""
+) -> Path:
     """A configuration for a car in `folder`, with the null model in its models folder."""
     for name in ("models", "cache", "keys"):
         (folder / name).mkdir(exist_ok=True)
     (folder / "models" / NULL_SHA256).write_bytes(NULL_MODEL)
     path = folder / "agent.toml"
     path.write_text(
-        CONFIG.format(port=port, folder=folder, run_us=run_us, signed=str(signed).lower()) + extra
+        CONFIG.format(port=port, folder=folder, backend=backend, run_us=run_us, signed=str(signed).lower())
+        + extra
     )
     return path
 

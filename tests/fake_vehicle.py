@@ -93,6 +93,8 @@ class FakeVehicle:
     signed_by: set[str | None] = field(default_factory=set)
     topics: Topics = field(init=False)
     link: Link = field(init=False)
+    _early: list[Assigned] = field(default_factory=list)
+    """Tasks of a resumed session: they come before this vehicle can say anything."""
     _seq: int = 0
     _up: asyncio.Event = field(default_factory=asyncio.Event)
     _running: asyncio.Task[None] | None = None
@@ -107,7 +109,7 @@ class FakeVehicle:
                 subscriptions=(self.topics.task, self.topics.control),
             ),
             on_message=self._take,
-            on_up=lambda _: self._up.set(),
+            on_up=self._on_up,
             retry=Retry(cap_s=0.1),
         )
 
@@ -126,7 +128,7 @@ class FakeVehicle:
 
     @property
     def settled(self) -> list[tuple[str, int, int, int]]:
-        return [tuple(one) for said in self.controls if isinstance(said, Settled) for one in said.results]
+        return [one for said in self.controls if isinstance(said, Settled) for one in said.results]
 
     @property
     def cancelled(self) -> list[tuple[str, int]]:
@@ -148,7 +150,18 @@ class FakeVehicle:
             return
         task, tail = framing.decode_task(body)
         self.tasks.append(Assigned(task, tail, inbound.payload))
-        self.on_task(self, self.tasks[-1])
+        if self.link.up:
+            self.on_task(self, self.tasks[-1])
+        else:
+            self._early.append(self.tasks[-1])
+
+    def _on_up(self, _session_present: bool) -> None:
+        if self._up.is_set():
+            self.publish_state()
+        self._up.set()
+        early, self._early = self._early, []
+        for got in early:
+            self.on_task(self, got)
 
     # What it does
 

@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import time
+from typing import Any
 
 import pytest
 from fake_broker import DISCONNECT, FakeBroker
@@ -33,7 +34,7 @@ async def test_the_first_connect_after_a_start_keeps_the_session() -> None:
 
 async def test_the_will_waits_and_the_login_is_sent() -> None:
     will = Will(topic="fleet/state", payload=b'{"online":false}', retain=True, delay_s=30)
-    login = {"username": "veh", "password": "open sesame"}
+    login: dict[str, Any] = {"username": "veh", "password": "open sesame"}
     async with FakeBroker() as broker:
         link = Probe().link(broker.port, will=will, keepalive_s=17, **login)
         async with running(link):

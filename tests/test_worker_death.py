@@ -131,6 +131,8 @@ async def test_last_words_are_heard_though_the_loop_was_busy_when_they_were_said
         ("CrashesInNativeCode", -signal.SIGSEGV, "Segmentation fault"),
         ("HasABug", 1, "ZeroDivisionError: a mistake in the backend"),
         ("WritesIntoItsInputs", 1, "read-only"),
+        ("InventsACode", -signal.SIGKILL, "breach of protocol: code 999 is none of"),
+        ("DescribesNonsense", -signal.SIGKILL, "breach of protocol: tensor 'data': shape .* below 1"),
         ("TalksNonsense", -signal.SIGKILL, "breach of protocol"),
         ("ClosesItsSocket", -signal.SIGKILL, "Killed"),
     ],

@@ -11,7 +11,7 @@ from typing import Any
 
 from pydantic import BaseModel, ConfigDict
 
-from backends.kernel import Device, KernelError, Model, Spent
+from backends.kernel import Device, KernelError, Model, Spent, Tensor
 from backends.null import Null, NullOptions, NullProgram
 
 
@@ -29,6 +29,18 @@ class HasABug(Null):
 class Refuses(Null):
     def load(self, model: Model, device: str) -> NullProgram:
         raise KernelError(1023, f"{model.path} needs 9 GiB, {device} has 8 GiB")
+
+
+class InventsACode(Null):
+    def load(self, model: Model, device: str) -> NullProgram:
+        raise KernelError(999, f"{model.path} on {device}")
+
+
+class DescribesNonsense(Null):
+    def load(self, model: Model, device: str) -> NullProgram:
+        program = super().load(model, device)
+        program.outputs = (Tensor("data", "UINT8", (-1024,)),)
+        return program
 
 
 class RunsOutOfMemory(Null):

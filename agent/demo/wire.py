@@ -28,10 +28,10 @@ class Wire:
     """Counts every row of every result, and keeps the tasks that were interrupted with rows done."""
 
     topics: Topics
+    asked: Mapping[str, int]
+    """Rows that were asked for, by task id."""
     on_other: Callable[[Event | Result, memoryview], None]
     """Gets what concerns a task that is not one of `asked`."""
-    asked: dict[str, int] = field(default_factory=dict)
-    """Rows that were asked for, by task id."""
     preempted: dict[str, Event] = field(default_factory=dict)
     """The last time that each task was interrupted."""
     _results: Counter[Range] = field(default_factory=Counter)

@@ -1,0 +1,116 @@
+"""`parkwatt demo`: what it needs, checked and found before anything starts; then the play."""
+
+import asyncio
+import shutil
+import signal
+import sys
+import tempfile
+from collections import Counter
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import typer
+
+from agent import logs
+from agent.demo import config, files, model
+from agent.demo.plain import Plain
+from agent.demo.play import Script, perform
+from agent.demo.stage import Audience
+from agent.policy.settings import PolicySettings
+from agent.settings import Settings
+from fleet.broker import BrokerError, IotcoreBroker
+
+TASKS: Final = 200
+SEED: Final = 1
+LOG: Final = "agent.log"
+FAILED: Final = 1
+WRONG_USAGE: Final = 2
+INTERRUPTED: Final = 128 + signal.SIGINT
+TERMINATED: Final = 128 + signal.SIGTERM
+
+
+class DemoUnusableError(Exception):
+    """Something that the demo needs is not here; one line with what to do."""
+
+
+def run(
+    tasks: int | None, seconds: float | None, plain: bool, hold: bool, capture: Path | None = None
+) -> int:
+    """Run the demo and return the exit code: 0 only if everything held that it claims."""
+    if tasks is not None and seconds is not None:
+        return _fail("--tasks and --seconds exclude each other: give one of them", WRONG_USAGE)
+    try:
+        audience = _audience(plain, capture)
+        types = model.provide(model.cache_folder())
+        script = Script(_files(), types, tasks or TASKS, seconds, hold)
+        with _folder() as folder, IotcoreBroker() as broker:
+            settings = config.write(folder, port=broker.port, models=types.folder)
+            _introduce(script, settings, folder)
+            return asyncio.run(perform(script, settings, folder, audience))
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except asyncio.CancelledError:
+        return TERMINATED
+    except OSError as error:
+        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
+    except (model.ModelMissingError, BrokerError, DemoUnusableError) as error:
+        return _fail(str(error), FAILED)
+
+
+def _fail(text: str, code: int) -> int:
+    typer.echo(f"parkwatt demo: {text}", err=True)
+    return code
+
+
+def _files() -> list[files.Sample]:
+    found = files.find(files.folders(), seed=SEED)
+    if not found:
+        raise DemoUnusableError("no file of a known kind can be read on this machine")
+    return found
+
+
+def _audience(plain: bool, capture: Path | None) -> Audience:
+    """Lines, a picture, or the live view where somebody can see it."""
+    if capture is None and (plain or not sys.stdout.isatty()):
+        return Plain()
+    try:
+        # rich is for people: nothing else of the agent loads it
+        from agent.demo.capture import Capture  # noqa: PLC0415
+        from agent.demo.view import LiveView  # noqa: PLC0415
+    except ModuleNotFoundError as error:
+        text = f"the live view needs {error.name}: {model.INSTALL}, or use --plain"
+        raise DemoUnusableError(text) from None
+    return LiveView() if capture is None else Capture(capture)
+
+
+@contextmanager
+def _folder() -> Iterator[Path]:
+    """A folder for everything that the run writes. It stays, and is named, when the run was not a success."""
+    folder = Path(tempfile.mkdtemp(prefix="parkwatt-demo-"))
+    with (folder / LOG).open("w") as log:
+        logs.configure("text", stream=log)
+        yield folder
+    shutil.rmtree(folder)
+
+
+def _introduce(script: Script, settings: Settings, folder: Path) -> None:
+    kinds = Counter(sample.label for sample in script.files)
+    counted = ", ".join(f"{count} {label}" for label, count in sorted(kinds.items()))
+    policy, fields, meter = settings.policy, PolicySettings.model_fields, settings.meter.options
+    work = f"{script.tasks} tasks" if script.seconds is None else f"tasks for {script.seconds:g} s"
+    usual = f"(by default {fields['settle_s'].default:g} and {fields['grid_proof_s'].default:g})"
+    lines = {
+        "car": f"{settings.vehicle.id}, simulated: parked, plugged in, cool; its owner comes back once",
+        "work": f"{work}; {model.NAME} {model.VERSION} says what type a file is; cpu backend, 1 thread",
+        "files": f"{len(script.files)} of this machine: {counted}",
+        "policy": f"settle_s = {policy.settle_s:g} and grid_proof_s = {policy.grid_proof_s:g} {usual}",
+        "energy": f"model: CPU seconds x {meter.watts_per_core if meter else 0:g} W per core; no meter here",
+        "broker": f"{settings.mqtt.host}:{settings.mqtt.port}, embedded",
+        "folder": f"{folder} (configuration, store, log)",
+    }
+    typer.echo("parkwatt demo: the real agent with a simulated car, a broker and a fleet beside it\n")
+    for name, text in lines.items():
+        typer.echo(f"  {name:<8}{text}")
+    typer.echo()

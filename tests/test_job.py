@@ -1,0 +1,85 @@
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from wire_fleet import task
+
+from agent.job import Chunk, Job, Origin, Spending, merged, packed, unpacked
+from backends.kernel import Tensor
+
+ROW_BYTES = 4
+
+
+def chunk(begin: int, end: int) -> Chunk:
+    """Rows whose bytes say which row they are; each costs one second and two joules."""
+    rows = b"".join(row.to_bytes(ROW_BYTES, "little") for row in range(begin, end))
+    return Chunk(begin, end, (rows,), Spending(end - begin, end - begin, 2.0 * (end - begin)))
+
+
+def job(rows: int) -> Job:
+    message, tail = task("night-1", count=rows)
+    return Job(message, [memoryview(tail)], (0, rows), rows, [(0, rows)], lease_end_ns=0, arrival=0)
+
+
+ranges = st.lists(st.tuples(st.integers(0, 3), st.integers(1, 9)), min_size=1, max_size=12)
+
+
+@given(ranges, st.integers(1, 10))
+def test_merging_keeps_every_row_its_bytes_and_its_cost(
+    gaps_and_sizes: list[tuple[int, int]], most: int
+) -> None:
+    chunks, at = [], 0
+    for gap, size in gaps_and_sizes:
+        chunks.append(chunk(at + gap, at + gap + size))
+        at += gap + size
+    wholes = list(merged(chunks, ROW_BYTES, most * ROW_BYTES))
+    assert [row for whole in wholes for row in range(whole.begin, whole.end)] == [
+        row for piece in chunks for row in range(piece.begin, piece.end)
+    ]
+    for whole in wholes:
+        assert whole.outputs == chunk(whole.begin, whole.end).outputs
+        assert whole.end - whole.begin <= most
+    assert sum(whole.spending.energy_j or 0 for whole in wholes) == pytest.approx(
+        sum(piece.spending.energy_j or 0 for piece in chunks)
+    )
+
+
+def test_neighbours_are_joined() -> None:
+    (whole,) = merged([chunk(0, 2), chunk(2, 3), chunk(3, 8)], ROW_BYTES, 1000)
+    assert (whole.begin, whole.end) == (0, 8)
+
+
+def test_a_row_without_a_meter_stays_without() -> None:
+    blind = Chunk(0, 1, (b"abcd",), Spending(1.0, 1.0, None))
+    (whole,) = merged([blind, chunk(1, 2)], ROW_BYTES, 1000)
+    assert whole.spending.energy_j is None
+
+
+def test_rows_are_kept_in_order_and_once() -> None:
+    owed = job(5)
+    owed.keep(chunk(0, 2))
+    assert (owed.done, owed.left, owed.missing) == (2, 3, [(2, 5)])
+    for wrong in (chunk(0, 2), chunk(3, 4), chunk(2, 6)):
+        with pytest.raises(ValueError, match="are not next"):
+            owed.keep(wrong)
+    owed.keep(chunk(2, 5))
+    assert (owed.done, owed.left, owed.missing) == (5, 0, [])
+
+
+def test_priority_then_deadline_then_arrival_decides() -> None:
+    first, urgent, later = job(1), job(1), job(1)
+    urgent.task.priority = 5
+    later.arrival = 7
+    assert sorted([later, first, urgent]) == [urgent, first, later]
+
+
+def test_a_lease_is_only_ever_prolonged() -> None:
+    owed = job(1)
+    owed.renew(10**9)
+    owed.renew(5)
+    assert owed.lease_end_ns == 10**9 + 60 * 10**9
+
+
+def test_committed_rows_survive_the_store() -> None:
+    origin = Origin("null", "null", (Tensor("x", "UINT8", (4,)),))
+    outputs, account = packed(chunk(3, 5), origin)
+    assert unpacked(3, 5, outputs, account) == (chunk(3, 5), origin)

@@ -1,0 +1,55 @@
+import itertools
+
+import pytest
+
+from agent.guard import Cue
+from agent.policy.conditions import Cause
+from agent.policy.verdict import Blocker, Verdict
+from agent.preemption import Preemption, Preemptions
+from agent.protocol.reasons import Reason
+
+MS = 1_000_000
+DOOR = Verdict(False, 0.0, (Blocker(Reason.OWNER_PRESENT, Cause.OWNER, True, None, 0),), None)
+CUE = Cue(DOOR, seen_ns=10 * MS, shut_ns=11 * MS, killed_ns=12 * MS)
+
+
+@pytest.fixture
+def done() -> list[Preemption]:
+    return []
+
+
+@pytest.mark.parametrize("order", list(itertools.permutations(["cue", "reaped"])), ids="-".join)
+def test_the_time_line_is_complete_in_whatever_order_it_is_told(
+    done: list[Preemption], order: tuple[str]
+) -> None:
+    preemptions = Preemptions(done.append)
+    tell = {"cue": lambda: preemptions.begin(CUE), "reaped": lambda: preemptions.reaped(16 * MS)}
+    for word in order:
+        tell[word]()
+    assert [(each.reason, each.kill_ms, each.silent_ms) for each in done] == [
+        (Reason.OWNER_PRESENT, 2.0, 6.0)
+    ]
+    assert not preemptions.under_way
+
+
+def test_the_end_of_an_earlier_worker_ends_no_later_preemption(done: list[Preemption]) -> None:
+    preemptions = Preemptions(done.append)
+    preemptions.reaped(9 * MS)
+    preemptions.begin(CUE)
+    assert preemptions.under_way
+    assert not done
+
+
+def test_the_earliest_cue_of_a_preemption_counts(done: list[Preemption]) -> None:
+    preemptions = Preemptions(done.append)
+    preemptions.begin(CUE)
+    preemptions.begin(Cue(DOOR, seen_ns=13 * MS, shut_ns=13 * MS, killed_ns=13 * MS))
+    preemptions.reaped(16 * MS)
+    assert [each.seen_ns for each in done] == [10 * MS]
+
+
+def test_a_cue_without_a_worker_is_no_preemption(done: list[Preemption]) -> None:
+    preemptions = Preemptions(done.append)
+    preemptions.begin(Cue(DOOR, seen_ns=1, shut_ns=2, killed_ns=None))
+    assert not preemptions.under_way
+    assert preemptions.count == 0
