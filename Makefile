@@ -18,6 +18,9 @@ lint: .venv/dev
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(ARGS)
 
+docs: .venv/dev
+	$(BIN)/python -m agent.protocol.schema docs/protocol
+
 .venv/%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'

@@ -239,6 +239,15 @@ class FakeVehicle:
             self.link.publish(topic, payload, retain=retain)
 
 
+def accept(car: FakeVehicle, got: Assigned) -> None:
+    """Take a task, and leave the rest to the test."""
+    car.say(got, TaskState.ACCEPTED)
+
+
+def say_nothing(_car: FakeVehicle, _got: Assigned) -> None:
+    """Leave everything to the test."""
+
+
 @contextlib.asynccontextmanager
 async def vehicles(port: int, *ids: str) -> AsyncIterator[list[FakeVehicle]]:
     async with contextlib.AsyncExitStack() as stack:

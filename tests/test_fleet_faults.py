@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from fake_vehicle import MODEL, Assigned, FakeVehicle, numbers, read_numbers, until
+from fake_vehicle import MODEL, Assigned, FakeVehicle, accept, numbers, read_numbers, say_nothing, until
 
 from agent.link import LinkOptions, PublishRefused, Retry
 from agent.protocol.messages import OpenTask, TaskState
@@ -38,11 +38,6 @@ class Clock:
 @pytest.fixture
 def clock() -> Clock:
     return Clock()
-
-
-def accept(car: FakeVehicle, got: Assigned) -> None:
-    """Take a task, and leave the rest to the test."""
-    car.say(got, TaskState.ACCEPTED)
 
 
 @pytest.fixture
@@ -197,7 +192,7 @@ async def test_a_task_that_waits_at_the_broker_for_a_vehicle_is_not_doubled(
         offer = vehicle.offer(MODEL, [numbers(range(2))], lease_s=60)
         clock.advance(61)
         await until(lambda: offer.attempt.overdue, "the lease has run out")
-        async with FakeVehicle(broker.port, on_task=lambda car, got: None) as car:
+        async with FakeVehicle(broker.port, on_task=say_nothing) as car:
             task = await car.nth(1)
             car.publish_state()
             car.answer(task)
@@ -208,7 +203,7 @@ async def test_a_task_that_waits_at_the_broker_for_a_vehicle_is_not_doubled(
 async def test_a_vehicle_that_says_nothing_is_asked_until_the_deadline(
     car: FakeVehicle, vehicle: Vehicle, clock: Clock
 ) -> None:
-    car.on_task = lambda car, got: None
+    car.on_task = say_nothing
     offer = vehicle.offer(MODEL, [numbers(range(2))], lease_s=60, expires_s=150)
     for attempt in (1, 2, 3):
         assert (await car.nth(attempt)).task.attempt == attempt
@@ -297,11 +292,14 @@ class Unruly:
             self.answer_twice,
             self.refuse,
             self.forget_everything,
-            lambda car, got: self.old.append(got),
+            self.put_off,
         ]
         self.rng.choice(deeds)(car, got)
         if self.old and self.rng.random() < 0.3:
             car.answer(self.old.pop(self.rng.randrange(len(self.old))))
+
+    def put_off(self, _car: FakeVehicle, got: Assigned) -> None:
+        self.old.append(got)
 
     def cuts(self, got: Assigned) -> list[tuple[int, int]]:
         begin, end = got.rows
@@ -339,7 +337,7 @@ async def test_an_unruly_vehicle_gets_every_row_in_once(broker: Broker, clock: C
     async def read(offer: Offer) -> list[Rows]:
         return [rows async for rows in offer]
 
-    unruly = Unruly(random.Random(seed))
+    unruly = Unruly(random.Random(seed))  # noqa: S311 - the same each time
     async with FakeVehicle(broker.port, on_task=unruly) as car, client(broker.port, clock) as fleet:
         vehicle = fleet.vehicle("veh-0001", "BR")
         offers = [vehicle.offer(MODEL, [numbers(range(n, n + ROWS))], lease_s=0.2) for n in range(TASKS)]

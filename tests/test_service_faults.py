@@ -83,14 +83,21 @@ async def test_the_innocent_beside_a_bomb_is_answered(tmp_path: Path, iotcore: B
     async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
         for number in range(4):
             fleet.send(task(f"night-{number}", count=4))
-        for rows in (1, 2):
-            await car.until_rows(rows)
-            victim = worker_of(car)
-            os.kill(victim, signal.SIGKILL)
-            await car.until(lambda victim=victim: car.service.stations[0].pid != victim, "the worker is gone")
+        await car.until_rows(1)
+        await kill_worker(car)
+        await car.until_rows(2)
+        await kill_worker(car)
         await finished(fleet, 4)
         answered = [event.id for event in fleet.events if event.state is TaskState.FAILED]
         assert len(answered) <= 1
+
+
+async def kill_worker(car: RunningAgent) -> None:
+    """End the worker from outside, and wait until the agent has noticed."""
+    victim = worker_of(car)
+    os.kill(victim, signal.SIGKILL)
+    (station,) = car.service.stations
+    await car.until(lambda: station.pid != victim, "the worker is gone")
 
 
 async def finished(fleet: WireFleet, tasks: int) -> None:

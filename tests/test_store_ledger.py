@@ -149,13 +149,14 @@ def test_done_is_only_ever_said_by_the_final_result(ledger: Ledger) -> None:
 
 def test_committed_rows_survive_the_owner_and_only_the_rest_is_computed(ledger: Ledger) -> None:
     ledger.accept(offer(rows=(2, 10)))
-    ledger.commit_rows("night-1", 1, 2, 4, outputs=b"ab", usage=b"{}")
+    ledger.emit("night-1", 1, 3, 4, b"r", final=False)
+    ledger.commit_rows("night-1", 1, 2, 3, outputs=b"ab", usage=b"{}")
     ledger.commit_rows("night-1", 1, 6, 7, outputs=b"c", usage=b"{}")
     ledger.set_state("night-1", 1, TaskState.PREEMPTED, Reason.OWNER_PRESENT, at=NOW)
-    assert ledger.rows_done("night-1", 1) == [(2, 4), (6, 7)]
+    assert ledger.rows_done("night-1", 1) == [(2, 4), (6, 7)]  # what touches is one range
     assert ledger.missing("night-1", 1) == [(4, 6), (7, 10)]
     assert [(row.row_from, row.row_to, row.outputs) for row in ledger.pending_rows("night-1", 1)] == [
-        (2, 4, b"ab"),
+        (2, 3, b"ab"),
         (6, 7, b"c"),
     ]
 

@@ -99,7 +99,7 @@ async def test_a_database_of_another_application_is_refused_and_not_touched(tmp_
 
 async def test_a_file_that_is_no_database_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "agent.db"
-    path.write_bytes(b"[mqtt]\nhost = '127.0.0.1'\n")
+    path.write_bytes(b"[mqtt]\nhost = '127.0.0.1'\n" * 10)
     assert 'not a database, it begins with b"[mqtt]\\nhost = \'1"' in refusal(path)
 
 

@@ -11,7 +11,8 @@ from agent.demo.checks import Check, Facts
 from agent.demo.plain import Plain
 from agent.demo.record import TICK_S
 from agent.demo.stage import Stage
-from agent.demo.view import frame, summary
+from agent.demo.summary import results, verdicts
+from agent.demo.view import coloured, frame
 from agent.protocol.messages import Mode
 
 WIDTH: Final = 88
@@ -49,8 +50,10 @@ class Capture(Plain):
         """Print the summary and write the file."""
         super().summed_up(facts, checks)
         self._console.print()
-        for line in summary(facts, checks):
+        for line in coloured((*results(facts), "", *verdicts(checks))):
             self._console.print(line)
         drawn = self._console.export_svg(title="parkwatt demo")
-        # The fonts that rich names are on another host; a picture in a repository loads nothing.
-        self._path.write_text(re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL))
+        # The fonts that rich names are on another host, and a picture in a repository loads nothing.
+        drawn = re.sub(r"@font-face \{.*?\}\s*", "", drawn, flags=re.DOTALL)
+        # Not every renderer keeps the spaces at the beginning of a text otherwise.
+        self._path.write_text(drawn.replace("<text ", '<text xml:space="preserve" '))

@@ -71,9 +71,7 @@ def _door_stops(facts: Facts) -> Check:
         return Check(name, False, "the visit did not come to its end")
     rows = visit.rows_when_closed - visit.rows_when_gone
     owner = visit.preemption.reason is Reason.OWNER_PRESENT
-    text = (
-        f"a worker was killed for {visit.preemption.reason.label}, {rows} rows done until the door was closed"
-    )
+    text = f"worker killed for {visit.preemption.reason.label}, {rows} rows done until the door was closed"
     return Check(name, owner and rows == 0, text)
 
 

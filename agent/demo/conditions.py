@@ -31,7 +31,7 @@ class Line:
     limit: str
 
 
-def lines(stage: Stage) -> list[Line]:
+def conditions_of(stage: Stage) -> list[Line]:
     """Every condition of the policy in the table's order."""
     guard = stage.service.guard
     broken = {(blocker.reason, blocker.cause) for blocker in guard.verdict.blockers}

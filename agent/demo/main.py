@@ -6,8 +6,6 @@ import signal
 import sys
 import tempfile
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
@@ -45,10 +43,7 @@ def run(
         audience = _audience(plain, capture)
         types = model.provide(model.cache_folder())
         script = Script(_files(), types, tasks or TASKS, seconds, hold)
-        with _folder() as folder, IotcoreBroker() as broker:
-            settings = config.write(folder, port=broker.port, models=types.folder)
-            _introduce(script, settings, folder)
-            return asyncio.run(perform(script, settings, folder, audience))
+        return _in_a_folder(script, audience)
     except KeyboardInterrupt:
         return INTERRUPTED
     except asyncio.CancelledError:
@@ -85,17 +80,25 @@ def _audience(plain: bool, capture: Path | None) -> Audience:
     return LiveView() if capture is None else Capture(capture)
 
 
-@contextmanager
-def _folder() -> Iterator[Path]:
-    """A folder for everything that the run writes. It stays, and is named, when the run was not a success."""
+def _in_a_folder(script: Script, audience: Audience) -> int:
+    """Everything that the run writes is in one folder, which stays only when a check has failed."""
     folder = Path(tempfile.mkdtemp(prefix="parkwatt-demo-"))
-    with (folder / LOG).open("w") as log:
-        logs.configure("text", stream=log)
-        yield folder
-    shutil.rmtree(folder)
+    code = 0
+    try:
+        with (folder / LOG).open("w") as log, IotcoreBroker() as broker:
+            logs.configure("text", stream=log)
+            settings = config.write(folder, port=broker.port, models=script.types.folder)
+            _introduce(script, settings)
+            code = asyncio.run(perform(script, settings, folder, audience))
+    finally:
+        if code:
+            typer.echo(f"the agent's configuration, store and log stay in {folder}")
+        else:
+            shutil.rmtree(folder)
+    return code
 
 
-def _introduce(script: Script, settings: Settings, folder: Path) -> None:
+def _introduce(script: Script, settings: Settings) -> None:
     kinds = Counter(sample.label for sample in script.files)
     counted = ", ".join(f"{count} {label}" for label, count in sorted(kinds.items()))
     policy, fields, meter = settings.policy, PolicySettings.model_fields, settings.meter.options
@@ -108,7 +111,6 @@ def _introduce(script: Script, settings: Settings, folder: Path) -> None:
         "policy": f"settle_s = {policy.settle_s:g} and grid_proof_s = {policy.grid_proof_s:g} {usual}",
         "energy": f"model: CPU seconds x {meter.watts_per_core if meter else 0:g} W per core; no meter here",
         "broker": f"{settings.mqtt.host}:{settings.mqtt.port}, embedded",
-        "folder": f"{folder} (configuration, store, log)",
     }
     typer.echo("parkwatt demo: the real agent with a simulated car, a broker and a fleet beside it\n")
     for name, text in lines.items():

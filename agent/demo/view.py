@@ -1,5 +1,6 @@
 """The live view on a terminal, and the only user of rich."""
 
+from collections.abc import Iterable, Iterator
 from typing import Final
 
 from rich.console import Console, RenderableType
@@ -12,10 +13,10 @@ from rich.text import Text
 
 from agent.demo.chart import bars
 from agent.demo.checks import Check, Facts
-from agent.demo.conditions import lines
+from agent.demo.conditions import conditions_of
 from agent.demo.record import TICK_S, Tick
 from agent.demo.stage import Stage
-from agent.demo.summary import described
+from agent.demo.summary import FAILED, OK, described
 from agent.protocol.messages import Mode
 
 COLOURS: Final = {
@@ -56,18 +57,17 @@ class LiveView:
 
     def summed_up(self, facts: Facts, checks: list[Check]) -> None:
         """Print the summary with its colours."""
-        for line in summary(facts, checks):
+        for line in coloured(described(facts, checks)):
             self._console.print(line, soft_wrap=True)
 
 
-def summary(facts: Facts, checks: list[Check]) -> list[Text]:
-    """The lines of the summary, what held in green."""
-    texts = [Text(line) for line in described(facts, checks)]
-    for text in texts:
-        text.highlight_regex(r"^ok\b", "bold green")
-        text.highlight_regex(r"^FAILED\b", "bold red")
-        text.highlight_regex(r"^[a-z/]+(?=  )", "bold")
-    return texts
+def coloured(lines: Iterable[str]) -> Iterator[Text]:
+    """The lines of a summary; what held is green."""
+    for line in lines:
+        text = Text(line)
+        text.highlight_regex(rf"^{OK}\b", "bold green")
+        text.highlight_regex(rf"^{FAILED}\b", "bold red")
+        yield text
 
 
 def frame(stage: Stage, width: int, height: int) -> RenderableType:
@@ -117,7 +117,7 @@ def _conditions(stage: Stage) -> Table:
     table.add_column(width=16, no_wrap=True)
     table.add_column(width=8, no_wrap=True, justify="right")
     table.add_column(ratio=1, no_wrap=True, style="dim")
-    for line in lines(stage):
+    for line in conditions_of(stage):
         style = "" if line.holds else "bold"
         table.add_row(MARKS[line.holds], Text(line.name, style), Text(line.value, style), line.limit)
     return table
@@ -131,7 +131,15 @@ def _work(stage: Stage) -> Table:
     table.add_column(ratio=1, no_wrap=True)
     wanted = stage.rows_wanted
     done = f"{tally.rows_done} of {wanted} rows" if wanted else f"{tally.rows_done} rows"
-    table.add_row(done, ProgressBar(total=wanted or tally.rows_asked or 1, completed=tally.rows_done, complete_style="green", finished_style="green"))
+    table.add_row(
+        done,
+        ProgressBar(
+            total=wanted or tally.rows_asked or 1,
+            completed=tally.rows_done,
+            complete_style="green",
+            finished_style="green",
+        ),
+    )
     right = f"labels right {labels.right / labels.total:.1%}" if labels.total else "no label yet"
     energy = [
         f"{joules / tally.rows_done:.3f} J a row ({source.value})" for source, joules in tally.joules.items()
@@ -162,10 +170,14 @@ def _said(stage: Stage, height: int) -> Panel:
 
 def _few_lines(stage: Stage, height: int) -> Text:
     tally = stage.tally
-    lines_ = [
+    lines = [
         _headline(stage),
         Text(f"{tally.tasks_done} tasks, {tally.rows_done} rows done"),
-        *(Text(f"{line.name}: {line.value}, needs {line.limit}") for line in lines(stage) if not line.holds),
+        *(
+            Text(f"{line.name}: {line.value}, needs {line.limit}")
+            for line in conditions_of(stage)
+            if not line.holds
+        ),
         *(Text(said) for _, said in stage.record.said[-1:]),
     ]
-    return Text("\n").join(lines_[: max(height, 1)])
+    return Text("\n").join(lines[: max(height, 1)])

@@ -1,4 +1,10 @@
-"""The guards of the policy with their defaults. Sources of the figures: docs/guards.md."""
+"""The guards of the policy with their defaults, and where the figures come from.
+
+Wallboxes cut the supply at the charge target, and a car that is plugged in then draws on its pack (evcc issues
+26086 and 31136): so grid power is proven by AC power and pack current, never by a plug bit. The floor of 20 % is
+what sentry modes, climate control and V2L keep in cars on the road; the pack's temperatures are cell limits; 90 C
+lies 9 C below where the hottest of common vehicle computers trips (Orin, 99 C). The other figures are judgements.
+"""
 
 from typing import Annotated, Literal, Self
 
