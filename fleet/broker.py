@@ -26,7 +26,8 @@ LOG_TAIL_CHARS = 400
 DIE_WITH_PARENT = """
 import ctypes, os, signal, sys
 ctypes.CDLL(None).prctl(1, signal.SIGKILL)
-os.execvp(sys.argv[1], sys.argv[1:])
+if os.getppid() == int(sys.argv[1]):  # else it has ended already
+    os.execvp(sys.argv[2], sys.argv[2:])
 """
 # rumqttd logs every packet as an error, which costs more than half of its speed.
 SERVE_IOTCORE = """
@@ -77,7 +78,7 @@ class Broker(abc.ABC):
         self._path(self.config_file).write_text(self._config())
         with self._path("log").open("ab") as log:
             self._process = process = subprocess.Popen(
-                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, *command],
+                [sys.executable, "-I", "-S", "-c", DIE_WITH_PARENT, str(os.getpid()), *command],
                 stdin=subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

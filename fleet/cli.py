@@ -3,6 +3,7 @@
 # ruff: noqa: PLC0415 - for that reason
 
 import asyncio
+import logging
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -55,6 +56,7 @@ def submit(
     from fleet.submission import Submission, SubmissionError
     from fleet.task_file import TaskFileError
 
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         options = LinkOptions(
             host=host,

@@ -6,6 +6,7 @@ after another with `accept` or `welcome` and speaks for the broker.
 
 import asyncio
 import contextlib
+import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
@@ -211,14 +212,15 @@ class Peer:
 class FakeBroker:
     """Listens on 127.0.0.1, on a free port unless it is given one."""
 
-    def __init__(self, port: int = 0) -> None:
+    def __init__(self, port: int = 0, *, tls: ssl.SSLContext | None = None) -> None:
         self.port = port
+        self._tls = tls
         self._arrivals: asyncio.Queue[Peer] = asyncio.Queue()
         self._peers: list[Peer] = []
         self._closing = False
 
     async def __aenter__(self) -> Self:
-        self._server = await asyncio.start_server(self._arrived, "127.0.0.1", self.port)
+        self._server = await asyncio.start_server(self._arrived, "127.0.0.1", self.port, ssl=self._tls)
         self.port = self._server.sockets[0].getsockname()[1]
         return self
 

@@ -168,7 +168,7 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
             BackendState("nvidia", "", [], 250.0, None, False, "no driver"),
         ],
         tasks=[TaskStatus("01JD", 2, TaskState.PREEMPTED, 3, 8)],
-        preemptions=PreemptionStatus(2, "owner_present", 0.2, 3.5, 7.25),
+        preemptions=PreemptionStatus(2, "owner_present", 0.2, 3.5, 7.2),
         link=LinkStatus(False, now - dt.timedelta(seconds=3), "connection refused"),
         store=StoreStatus(1, 4, 53_248, 500_000_000),
     )
@@ -183,6 +183,7 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
         "backend   nvidia: not usable: no driver",
         "tasks     1 open",
         "  01JD attempt 2: preempted, 3 of 8 rows",
+        "preempted 2 times, last by owner_present: worker gone 3.5 ms after the cue, 7.2 ms at most",
         "link      down for 3 s: connection refused",
         "store     1 tasks, 4 results not yet settled, 53248 of 500000000 bytes",
     ]

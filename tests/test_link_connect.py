@@ -184,12 +184,29 @@ async def test_a_broker_that_hangs_up_before_the_connack_is_noticed_at_once() ->
         await broker.accept()
 
 
+async def test_a_broker_that_hangs_up_before_the_suback_is_noticed_at_once() -> None:
+    probe = Probe()
+    async with FakeBroker() as broker, running(probe.link(broker.port, answer_s=3600)):
+        peer = await broker.accept()
+        peer.connack()
+        await peer.expect_subscribe()
+        peer.abort()
+        await broker.accept()
+        assert not probe.ups
+
+
 async def test_a_boot_without_a_broker_recovers_by_itself(caplog: pytest.LogCaptureFixture) -> None:
     probe = Probe()
-    link = probe.link(free_port(), retry=Retry(jitter=lambda: 0.01))
+    attempts: list[None] = []
+
+    def count() -> float:
+        attempts.append(None)
+        return 0.01
+
+    link = probe.link(free_port(), retry=Retry(jitter=count))
     with caplog.at_level(logging.WARNING):
         async with running(link):
-            await eventually(lambda: "Connect call failed" in link.status.error)
+            await eventually(lambda: len(attempts) > 3)
             with pytest.raises(LinkDown, match="Connect call failed"):
                 link.publish("t", b"")
             async with FakeBroker(port=link._options.port) as broker:
@@ -280,6 +297,36 @@ async def test_closing_does_not_wait_for_a_broker_that_is_not_there() -> None:
     await link.close()
     await run
     assert time.monotonic() - began < 5
+
+
+async def test_closing_does_not_wait_for_a_broker_that_does_not_read() -> None:
+    async with FakeBroker() as broker:
+        link = Probe().link(broker.port)
+        run = asyncio.create_task(link.run())
+        peer = await broker.welcome()
+        await eventually(lambda: link.up)
+        peer.writer.transport.pause_reading()  # type: ignore[attr-defined] # a WriteTransport by its type only
+        stuck = [link.publish("t", bytes(130_000)) for _ in range(100)]
+        await asyncio.sleep(0)
+        await link.close()
+        await run
+        assert all(isinstance(answer.exception(), LinkDown) for answer in stuck)
+
+
+async def test_closing_is_no_failure(caplog: pytest.LogCaptureFixture) -> None:
+    probe = Probe()
+    async with FakeBroker() as broker:
+        link = probe.link(broker.port)
+        run = asyncio.create_task(link.run())
+        await broker.welcome()
+        await eventually(lambda: link.up)
+        with caplog.at_level(logging.WARNING):
+            await link.close()
+            await run
+    assert not caplog.records
+    assert not probe.downs
+    assert not link.up
+    assert link.status.error == ""
 
 
 async def test_closing_does_not_wait_for_a_broker_that_does_not_answer() -> None:

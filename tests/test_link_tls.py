@@ -2,12 +2,13 @@
 
 import asyncio
 import os
+import ssl
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from certificates import Authority
-from fake_broker import FakeBroker
+from fake_broker import FakeBroker, string
 from link_probe import Probe, eventually, running
 
 from agent.link import Retry
@@ -42,6 +43,23 @@ async def test_messages_pass_over_mutual_tls(authority: Authority, secure_broker
         await asyncio.gather(*[link.publish("fleet/task", body) for body in bodies])
         await eventually(lambda: len(probe.messages) == len(bodies))
     assert probe.payloads == bodies
+
+
+async def test_messages_that_share_a_tls_record_are_all_read(authority: Authority) -> None:
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    context.load_cert_chain(*authority.issue("broker"))
+    probe = Probe()
+    async with FakeBroker(tls=context) as broker:
+        link = probe.link(broker.port, ca_file=authority.path, receive_maximum=1)
+        async with running(link):
+            peer = await broker.welcome()
+            message = b"\x32\x0f" + string("fleet/task") + b"\0\1\0"
+            peer.writer.write(b"".join(message[:-2] + bytes([packet_id, 0]) for packet_id in range(1, 9)))
+            await eventually(lambda: len(probe.messages) == 4)  # then it pauses: four Receive Maximums
+            probe.acknowledge = True
+            for waiting in probe.messages[:]:
+                waiting.ack()
+            assert [await peer.expect_puback() for _ in range(8)] == list(range(1, 9))
 
 
 async def test_a_broker_of_another_authority_is_not_trusted(

@@ -1,6 +1,7 @@
 import importlib.metadata
 import re
 import tomllib
+from itertools import chain
 from pathlib import Path
 
 import pytest
@@ -36,6 +37,6 @@ def test_the_locked_versions_satisfy_what_the_project_asks_for() -> None:
         line.split("==") for line in (ROOT / "constraints.txt").read_text().splitlines() if "==" in line
     )
     project = tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]
-    wanted = [*project["dependencies"], *sum(project["optional-dependencies"].values(), [])]
+    wanted = [*project["dependencies"], *chain(*project["optional-dependencies"].values())]
     names = {re.split(r"[\[<>=]", line)[0] for line in wanted} - {"parkwatt"}
     assert names <= set(locked)

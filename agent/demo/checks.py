@@ -54,10 +54,14 @@ def _all_ended(facts: Facts) -> Check:
 def _exactly_once(facts: Facts) -> Check:
     seen = facts.counted
     text = f"{seen.once} once, {seen.twice} more often, {seen.missing} not at all on the wire"
+    if seen.unasked:
+        text += f"; {seen.unasked} that nobody had asked for"
     if seen.repeats:
         text += f"; {seen.repeats} results said again"
     complete = facts.tally.rows_done == facts.tally.rows_asked == seen.once
-    return Check("every row was answered exactly once", complete and not seen.twice + seen.missing, text)
+    return Check(
+        "every row was answered exactly once", complete and not seen.twice + seen.missing + seen.unasked, text
+    )
 
 
 def _door_stops(facts: Facts) -> Check:

@@ -20,6 +20,7 @@ class Counted:
     once: int = 0
     twice: int = 0
     missing: int = 0
+    unasked: int = 0
     repeats: int = 0
 
 
@@ -54,15 +55,13 @@ class Wire:
 
 def counted(asked: Mapping[str, int], results: Mapping[Range, int]) -> Counted:
     """Compare the ranges of all results, and how often each came, with the rows asked for by task."""
-    answers = {task_id: [0] * rows for task_id, rows in asked.items()}
-    for task_id, _, begin, end in results:
-        for row in range(begin, end):
-            answers[task_id][row] += 1
-    times = [each for task in answers.values() for each in task]
+    times = Counter((task_id, row) for task_id, _, begin, end in results for row in range(begin, end))
+    wanted = {(task_id, row) for task_id, rows in asked.items() for row in range(rows)}
     return Counted(
-        once=times.count(1),
-        twice=sum(each > 1 for each in times),
-        missing=times.count(0),
+        once=sum(times[each] == 1 for each in wanted),
+        twice=sum(times[each] > 1 for each in wanted),
+        missing=len(wanted - times.keys()),
+        unasked=len(times.keys() - wanted),
         repeats=sum(results.values()) - len(results),
     )
 

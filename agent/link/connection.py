@@ -75,6 +75,7 @@ class Connection:
         """DISCONNECT behind everything that is under way; with `send_will` the broker sends the Will."""
         self._wire.disconnect(DISCONNECT_WITH_WILL if send_will else NORMAL_DISCONNECTION)
         await asyncio.wait([self._ended], timeout=GOODBYE_S)
+        self.abort()
 
     def abort(self) -> None:
         """Close the socket now and without a DISCONNECT; does nothing to a connection that has ended."""
@@ -162,4 +163,3 @@ class Connection:
         fail(self._accepted, down)
         fail(self._subscribed, down)
         self._window.fail_all(down)
-        self._unacknowledged.forget()

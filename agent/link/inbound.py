@@ -54,12 +54,10 @@ class Unacknowledged:
         self._by_id[message.packet_id] = message
 
     def settle(self, message: Inbound) -> Iterator[Inbound]:
-        """Mark `message` and give what may be acknowledged now, oldest first; nothing if it is not owed.
+        """Mark `message` and give what may be acknowledged now, oldest first.
 
-        The broker reuses packet identifiers, so the object counts and not its number.
+        The mark is on the object: the broker uses a packet identifier again for another message.
         """
-        if self._by_id.get(message.packet_id) is not message:
-            return
         message.acknowledged = True
         while self._by_id:
             oldest = next(iter(self._by_id.values()))
@@ -67,7 +65,3 @@ class Unacknowledged:
                 return
             del self._by_id[oldest.packet_id]
             yield oldest
-
-    def forget(self) -> None:
-        """Owe nothing any more: the connection has ended, and the broker will send these again."""
-        self._by_id.clear()

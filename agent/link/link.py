@@ -119,13 +119,16 @@ class Link:
             self._came_up(connection)
             await connection.until_down()
         except LinkDown as down:
-            self._went_down(down)
-            return self._outcome(connection, down)
+            ended_by = down
         finally:
             connection.abort()
             self._connection = None
-            if self.up:  # cancelled
+            was_up = self.up
+            if was_up:
                 self.status = replace(self.status, up=False, since_ns=self._clock())
+        if not self._closing:
+            self._report(ended_by, was_up)
+        return self._outcome(connection, ended_by)
 
     def _came_up(self, connection: Connection) -> None:
         self._connection = connection
@@ -140,12 +143,10 @@ class Link:
         if self._on_up is not None:
             self._on_up(connection.session_present)
 
-    def _went_down(self, down: LinkDown) -> None:
-        was_up = self.up
-        if down.text != self.status.error:
+    def _report(self, down: LinkDown, was_up: bool) -> None:
+        if was_up or down.text != self.status.error:  # not at every attempt
             _log.warning("%s", down.text)
-        since_ns = self._clock() if was_up else self.status.since_ns
-        self.status = replace(self.status, up=False, since_ns=since_ns, error=down.text)
+        self.status = replace(self.status, error=down.text)
         if was_up and self._on_down is not None:
             self._on_down(down)
 

@@ -68,7 +68,7 @@ def _judge(view: View, path: str, fits: Callable[[Value], bool], limit: float | 
     """
     reading = view.snapshot[path]
     if reading.quality is not Quality.GOOD or reading.value is None:
-        return Judged(None, path, reading.quality.value)
+        return Judged(None, path, f"a good reading, it is {reading.quality.value}")
     return Judged(fits(reading.value), reading.value, limit)
 
 
