@@ -41,6 +41,10 @@ CRASHES: Final = 2
 """A job whose rows were in the worker when it died by itself so often is refused: its model kills workers."""
 
 
+class Misplaced(Exception):  # noqa: N818 - an answer, not an error
+    """Now that its devices are known, this backend is not the one for the job."""
+
+
 @dataclass(slots=True, eq=False)
 class Executor:
     """Owns the open jobs. Everything runs on the event loop; nothing here waits for the disk to go on."""
@@ -62,7 +66,9 @@ class Executor:
     _queues: dict[Station, list[Job]] = field(default_factory=lambda: defaultdict(list))
     _idle: dict[Station, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
     _running: set[Job] = field(default_factory=set)
-    _inside: dict[Station, dict[Job, tuple[WorkerProcess, Slot] | None]] = field(default_factory=dict)
+    _inside: dict[Station, dict[Job, tuple[WorkerProcess, Slot] | None]] = field(
+        default_factory=lambda: defaultdict(dict)
+    )
     """Jobs that the worker has in hand, in its order; with the slot of a run."""
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _winding_down: asyncio.Task[None] | None = None
@@ -210,28 +216,33 @@ class Executor:
         """Wait for a job, for the gate to open, or for a pause to end."""
         woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._idle[station].append(woken)
-        await asyncio.wait([woken], timeout=station.pause_s or None)
-        woken.cancel()
+        if station.pause_s:
+            asyncio.get_running_loop().call_later(station.pause_s, self._wake, station)
+        await woken
 
     async def _work(self, station: Station, job: Job) -> None:
         try:
-            path = await self.models.fetch(job.task.model.sha256)
-            await station.ready()
-            if self._home(job) is not station:  # now that the devices are known
-                self._enqueue(job)
-                return
-            self._inside.setdefault(station, {})[job] = None
-            loaded = await station.load(job, path)
+            loaded = station.loaded(job) or await self._load(station, job)
             await self._rows(station, loaded, job)
         except (GateShut, Cancelled):
             self._pause(job)
+        except Misplaced:
+            self._enqueue(job)
         except WorkerDied as death:
             by_itself = await station.ended()
             self._after_death(job, death) if by_itself else self._pause(job)
         except (KernelError, ModelUnavailableError, Refused, ArenaFull) as error:
             self.end(job, _failure(error))
         finally:
-            self._inside.get(station, {}).pop(job, None)
+            self._inside[station].pop(job, None)
+
+    async def _load(self, station: Station, job: Job) -> Loaded:
+        path = await self.models.fetch(job.task.model.sha256)
+        await station.ready()
+        if self._home(job) is not station:
+            raise Misplaced
+        self._inside[station][job] = None
+        return await station.load(job, path)
 
     async def _rows(self, station: Station, loaded: Loaded, job: Job) -> None:
         program, worker = loaded.program, loaded.worker
@@ -255,7 +266,7 @@ class Executor:
     async def _run(self, station: Station, worker: WorkerProcess, slot: Slot, job: Job) -> RunDone:
         if not self.guard.verdict.allowed:
             raise GateShut
-        inside = self._inside.setdefault(station, {})
+        inside = self._inside[station]
         inside.pop(job, None)
         inside[job] = (worker, slot)
         row_s = self.row_s.get(job.task.model.sha256, 0.0)

@@ -120,16 +120,21 @@ class Station:
             why = next((device.why for device in self.devices or ()), "no device found")
             raise KernelError(Reason.BACKEND_UNUSABLE, f"backend {self.name}: {why}")
 
+    def loaded(self, job: Job) -> Loaded | None:
+        """Return the program for a job if it is in the worker."""
+        load = self._loads.get(_key(job))
+        return load.result() if load is not None and _succeeded(load) else None
+
     async def load(self, job: Job, path: Path) -> Loaded:
-        """Return the loaded program for a job, loaded once however many ask for it. Call `ready` first.
+        """Return the program for a job, loaded once however many ask for it. Call `ready` first.
 
         Raises GateShut, WorkerDied, or KernelError when the backend does not take the model.
         """
-        worker = self.start()
-        model = _model(job, path)
-        key = (model.sha256, model.inputs, model.outputs)
+        worker, key = self.start(), _key(job)
         load = self._loads.get(key)
         if load is None:
+            sha256, inputs, outputs = key
+            model = Model(path, sha256, job.task.model.format.value, inputs, outputs)
             load = asyncio.get_running_loop().create_task(self._load(worker, model), name=f"load-{self.name}")
             self._loads[key] = load
             load.add_done_callback(lambda done: None if _succeeded(done) else self._forget(key, done))
@@ -195,7 +200,8 @@ def _succeeded(load: asyncio.Task[Loaded]) -> bool:
     return load.done() and not load.cancelled() and load.exception() is None
 
 
-def _model(job: Job, path: Path) -> Model:
+def _key(job: Job) -> ProgramKey:
+    """What decides whether two jobs can share a program."""
     inputs = tuple(
         Tensor(
             tensor.name,
@@ -205,5 +211,4 @@ def _model(job: Job, path: Path) -> Model:
         )
         for tensor in job.task.inputs
     )
-    wanted = tuple(output.name for output in job.task.outputs)
-    return Model(path, job.task.model.sha256, job.task.model.format.value, inputs, wanted)
+    return job.task.model.sha256, inputs, tuple(output.name for output in job.task.outputs)

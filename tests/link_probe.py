@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import time
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -32,7 +33,14 @@ class Probe:
     dropped_sessions: list[str] = field(default_factory=list)
     acknowledge: bool = False
 
-    def link(self, port: int, *, retry: Retry | None = None, **options: Any) -> Link:
+    def link(
+        self,
+        port: int,
+        *,
+        retry: Retry | None = None,
+        clock: Callable[[], int] = time.monotonic_ns,
+        **options: Any,
+    ) -> Link:
         terms = {"host": "127.0.0.1", "client_id": "veh-0001", "subscriptions": ("fleet/task",), **options}
         return Link(
             LinkOptions(port=port, **terms),
@@ -41,6 +49,7 @@ class Probe:
             on_down=self.downs.append,
             on_session_dropped=self.dropped_sessions.append,
             retry=retry or at_once(),
+            clock=clock,
         )
 
     def _on_message(self, message: Inbound) -> None:

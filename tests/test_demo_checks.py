@@ -10,7 +10,7 @@ from agent.demo import model
 from agent.demo.checks import Facts, check
 from agent.demo.files import Sample
 from agent.demo.owner import Visit
-from agent.demo.record import Tick, seconds_of, working_s
+from agent.demo.record import Tick, rates, seconds_of, working_s
 from agent.demo.summary import described
 from agent.demo.wire import Counted, counted
 from agent.demo.workload import LONG_ROWS, ROWS, Order, Tally, labels_of, orders
@@ -165,6 +165,7 @@ def test_seconds_tell_what_the_car_did_in_their_order() -> None:
     assert [second.rows for second in seconds] == [0, 4, 2, 2]
     assert [second.door_open for second in seconds] == [False, False, True, True]
     assert working_s(good_ticks()) == pytest.approx(8 * 0.25)
+    assert rates(good_ticks())[4:11] == [4.0] * 6 + [0.0]
 
 
 def test_tasks_go_over_the_files_again_and_again() -> None:

@@ -1,3 +1,4 @@
+import asyncio
 import io
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -5,7 +6,7 @@ from pathlib import Path
 import pytest
 from rich.console import Console
 
-from agent.demo import config
+from agent.demo import config, play
 from agent.demo.chart import bars
 from agent.demo.conditions import conditions_of
 from agent.demo.plain import Plain
@@ -68,15 +69,15 @@ async def test_a_car_that_says_nothing_has_unknown_conditions(stage: Stage) -> N
     assert [line.holds for line in shown].count(None) == len(CONDITIONS) - 1  # the drain is our own
 
 
-async def test_an_open_door_is_shown_as_the_condition_that_fails(stage: Stage) -> None:
-    guard = stage.service.guard
-    now_ns = boottime_ns()
-    script = load(PARKED_AND_CHARGING)
-    guard.update([stage.car._reading(path, value) for path, value in script.initial.items()])
-    guard.heard("scenario", now_ns)
-    assert all(line.holds for line in conditions_of(stage))
-    guard.update([stage.car._reading("Vehicle.Cabin.Door.Row1.DriverSide.IsOpen", True)])
-    failing = [line for line in conditions_of(stage) if not line.holds]
+async def test_an_open_door_is_shown_as_the_condition_that_fails(tmp_path: Path) -> None:
+    settings = config.write(tmp_path, port=free_port(), models=tmp_path)
+    async with play._agent(settings) as (service, car):
+        stage = Stage(settings, service, car, Tally(), Record(boottime_ns), Plain(), 100)
+        async with asyncio.timeout(10):
+            while not all(line.holds for line in conditions_of(stage)):
+                await asyncio.sleep(0.01)
+        car.open_door()
+        failing = [line for line in conditions_of(stage) if not line.holds]
     assert [(line.name, line.value) for line in failing] == [("owner away", "yes")]
     assert "DriverSide.IsOpen" in failing[0].limit
 

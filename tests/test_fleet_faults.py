@@ -195,6 +195,8 @@ async def test_a_task_that_waits_at_the_broker_for_a_vehicle_is_not_doubled(
         async with FakeVehicle(broker.port, on_task=say_nothing) as car:
             task = await car.nth(1)
             car.publish_state()
+            await vehicle.wait_for(lambda state: state.online, within_s=20)
+            assert offer.due_ns > clock() + 30e9, "it has a whole lease again"
             car.answer(task)
             assert (await offer.answer()).attempts == 1
             assert len(car.tasks) == 1

@@ -159,19 +159,21 @@ async def test_closing_commits_what_was_queued_and_takes_nothing_more(store: Sto
     waiting = [store.run(accepting(f"night-{i}")) for i in range(50)]
     await asyncio.gather(store.close(), store.close())
     assert all(job.done() and job.result().outcome is Outcome.NEW for job in waiting)
+    assert store.writer.busy_since_ns is None
     with pytest.raises(StoreFailed, match="closed"):
-        store.run(lambda _: None)
+        store.run(nothing)
     async with Store.open(tmp_path / "agent.db", max_bytes=MAX_BYTES) as again:
         assert (await again.run(lambda ledger: ledger.counts())).open_tasks == 50
 
 
-async def test_who_stops_waiting_does_not_take_the_job_back(store: Store) -> None:
+async def test_who_stops_waiting_takes_back_neither_the_job_nor_an_answer_to_others(store: Store) -> None:
     disk = await disk_of(store)
     first = await hanging(store, disk)
     abandoned = store.run(accepting("night-1"))
+    behind = store.run(accepting("night-2"))
     abandoned.cancel()
     disk.release()
-    await first
+    await asyncio.gather(first, behind)
     assert (await store.run(accepting("night-1"))).outcome is Outcome.REPEAT
 
 
@@ -194,7 +196,7 @@ async def test_a_dead_writer_fails_what_waits_and_is_seen(store: Store) -> None:
     await store.close()
     assert not store.writer.alive
     with pytest.raises(StoreFailed, match="closed"):
-        store.run(lambda _: None)
+        store.run(nothing)
 
 
 async def test_a_full_store_refuses_new_work_keeps_what_it_owes_and_recovers(store: Store) -> None:
@@ -216,6 +218,13 @@ async def test_a_full_store_costs_the_tasks_that_still_fit_nothing(store: Store)
     await asyncio.gather(first, fits, fits_too)
     with pytest.raises(StoreFull, match="full"):
         await too_large
+
+
+async def test_a_disk_that_turns_read_only_fails_what_writes_and_not_what_reads(store: Store) -> None:
+    await store.run(lambda ledger: ledger.connection.execute("PRAGMA query_only = ON"))
+    with pytest.raises(StoreFailed, match="readonly"):
+        await store.run(accepting("night-1"))
+    assert await store.run(lambda ledger: ledger.open_tasks()) == []
 
 
 async def test_a_store_that_turns_out_corrupt_fails_the_job_and_not_the_agent(tmp_path: Path) -> None:

@@ -68,7 +68,8 @@ def _files() -> list[files.Sample]:
 
 def _audience(plain: bool, capture: Path | None) -> Audience:
     """Lines, a picture, or the live view where somebody can see it."""
-    if capture is None and (plain or not sys.stdout.isatty()):
+    shows = sys.stdout.isatty() and sys.stdout.encoding.lower() == "utf-8"  # it draws with blocks and boxes
+    if capture is None and (plain or not shows):
         return Plain()
     try:
         # rich is for people: nothing else of the agent loads it

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
-from itertools import groupby
+from itertools import groupby, pairwise
 from typing import Final
 
 from agent.protocol.messages import Mode
@@ -73,9 +73,16 @@ def seconds_of(ticks: Sequence[Tick]) -> Iterator[Second]:
 
 def working_s(ticks: Sequence[Tick]) -> float:
     """Seconds in which the car worked, to the tick."""
-    times_s = [0.0, *(tick.at_s for tick in ticks)]
-    return sum(
-        tick.at_s - before_s
-        for tick, before_s in zip(ticks, times_s, strict=False)
-        if tick.rows or tick.mode is Mode.WORKING
-    )
+    pairs = zip(_spans_s(ticks), ticks, strict=True)
+    return sum(span_s for span_s, tick in pairs if tick.rows or tick.mode is Mode.WORKING)
+
+
+def rates(ticks: Sequence[Tick]) -> list[float]:
+    """Rows a second, tick by tick."""
+    return [tick.rows / max(span_s, 1e-3) for span_s, tick in zip(_spans_s(ticks), ticks, strict=True)]
+
+
+def _spans_s(ticks: Sequence[Tick]) -> list[float]:
+    """How long each tick looks back; the first has nothing before it but the beginning."""
+    times_s = [tick.at_s for tick in ticks]
+    return [at_s - before_s for before_s, at_s in pairwise([0.0, *times_s])]

@@ -49,7 +49,7 @@ class Stage:
         """Keep the record until cancelled."""
         while True:
             self.look()
-            await asyncio.sleep(TICK_S - self.record.now_s % TICK_S)
+            await asyncio.sleep(TICK_S)
 
     def look(self) -> None:
         """Look at the car once."""

@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Iterator
 from typing import Final
 
-from rich.console import Console, RenderableType
+from rich.console import Console, Group, RenderableType
 from rich.layout import Layout
 from rich.live import Live
 from rich.panel import Panel
@@ -14,7 +14,7 @@ from rich.text import Text
 from agent.demo.chart import bars
 from agent.demo.checks import Check, Facts
 from agent.demo.conditions import conditions_of
-from agent.demo.record import TICK_S, Tick
+from agent.demo.record import Tick, rates
 from agent.demo.stage import Stage
 from agent.demo.summary import FAILED, OK, described
 from agent.protocol.messages import Mode
@@ -149,15 +149,16 @@ def _work(stage: Stage) -> Table:
 
 
 def _chart(ticks: list[Tick], width: int, height: int) -> Panel:
-    shown_ticks = ticks[-width:]
-    columns = [tick.rows / TICK_S for tick in shown_ticks]
-    rates = [rows for rows in columns if rows]
-    rows = [Text(line, "green") for line in bars(columns, height)]
-    for index, tick in enumerate(shown_ticks):
-        if not tick.rows and tick.mode in (Mode.BLOCKED, Mode.SETTLING):
-            rows[-1] = Text.assemble(rows[-1][:index], ("▁", COLOURS[tick.mode]), rows[-1][index + 1 :])
-    most = f", at most {max(rates):.0f}" if rates else ""
-    return Panel(Text("\n").join(rows), title=f"rows/s, four times a second{most}", title_align="left")
+    """Rows a second over the last looks; on the ground the colour of a car that does not work."""
+    seen = ticks[-width:]
+    columns = rates(ticks)[-width:]
+    ground = Text()
+    *upper, lowest = bars(columns, height)
+    for tick, bar in zip(seen, lowest, strict=True):
+        idle = not tick.rows and tick.mode in (Mode.BLOCKED, Mode.SETTLING)
+        ground.append("▁" if idle else bar, COLOURS[tick.mode] if idle else "green")
+    text = Text("\n").join([*(Text(line, "green") for line in upper), ground])
+    return Panel(text, title=f"rows/s, four times a second, at most {max(columns):.0f}", title_align="left")
 
 
 def _said(stage: Stage, height: int) -> Panel:
@@ -168,16 +169,16 @@ def _said(stage: Stage, height: int) -> Panel:
     return Panel(text, title="what happened", title_align="left")
 
 
-def _few_lines(stage: Stage, height: int) -> Text:
+def _few_lines(stage: Stage, height: int) -> Group:
     tally = stage.tally
+    failing = (line for line in conditions_of(stage) if not line.holds)
     lines = [
-        _headline(stage),
-        Text(f"{tally.tasks_done} tasks, {tally.rows_done} rows done"),
-        *(
-            Text(f"{line.name}: {line.value}, needs {line.limit}")
-            for line in conditions_of(stage)
-            if not line.holds
-        ),
-        *(Text(said) for _, said in stage.record.said[-1:]),
+        f"{tally.tasks_done} tasks, {tally.rows_done} rows done",
+        *(f"{line.name}: {line.value}, needs {line.limit}" for line in failing),
+        *(said for _, said in stage.record.said[-1:]),
     ]
-    return Text("\n").join(lines[: max(height, 1)])
+    tick = stage.record.ticks[-1]
+    texts = [Text(tick.mode.value, COLOURS[tick.mode]), *map(Text, lines)]
+    for text in texts:
+        text.no_wrap, text.overflow = True, "ellipsis"
+    return Group(*texts[: max(height, 1)])
