@@ -16,6 +16,7 @@ from agent.control import NoAgentAnswersError, ask
 from agent.devices import probed
 from agent.link import Link
 from agent.models import unsupported
+from agent.policy.conditions import REQUIRED_SIGNALS
 from agent.protocol.keys import KeyFileError, load_public_keys
 from agent.settings import BackendSettings, ConfigError, Settings, load
 from agent.status import Status
@@ -78,8 +79,10 @@ def described(finding: Finding) -> str:
 async def _tried(settings: Settings) -> AsyncIterator[Finding]:
     """Signals, backends, models, store, broker and keys, one after the other."""
     running = agent_running(settings)
-    for source in settings.open_signals(boottime_ns):
+    sources = settings.open_signals(boottime_ns)
+    for source in sources:
         yield await signal_source(source)
+    yield required_signals(sources)
     for section in settings.backends:
         for finding in await backend(section):
             yield finding
@@ -126,6 +129,15 @@ async def signal_source(source: Source) -> Finding:
     return broken(
         "signals", source.name, f"nothing came in {ARRIVAL_S:g} s", "check the interface named in options"
     )
+
+
+def required_signals(sources: Sequence[Source]) -> Finding:
+    """Whether the sources together offer every signal without which no work is ever allowed."""
+    offered = {path for source in sources for path in source.stale_after_s}
+    if missing := sorted(REQUIRED_SIGNALS - offered):
+        text = f"no source offers {', '.join(missing)}: work is never allowed"
+        return broken("policy", "required signals", text, "add a source that does, or a map with these paths")
+    return works("policy", "required signals", f"all {len(REQUIRED_SIGNALS)} are offered")
 
 
 async def backend(section: BackendSettings) -> Sequence[Finding]:

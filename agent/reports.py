@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.job import Ending, Job
-from agent.link import Link, LinkDown, TooLarge
+from agent.link import Hints, Link, LinkDown, TooLarge
 from agent.protocol import framing
 from agent.protocol.messages import Event, Offline, ReasonInfo, State
 from agent.protocol.topics import Topics
@@ -15,6 +15,7 @@ from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
 STATE_INTERVAL_S = 1.0
+HINTS = Hints(content_type=framing.CONTENT_TYPE)
 
 
 def utc_now() -> dt.datetime:
@@ -103,7 +104,7 @@ class Reports:
     ) -> asyncio.Future[None] | None:
         sent_ns = self.clock()
         try:
-            answer = self.link.publish(topic, body, retain=retain)
+            answer = self.link.publish(topic, body, retain=retain, hints=HINTS)
         except (LinkDown, TooLarge) as error:
             log.debug("not sent: %s", error)
             return None

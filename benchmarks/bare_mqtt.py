@@ -51,7 +51,7 @@ async def rate(port: int, requests: int, outstanding: int, payload_bytes: int) -
 
 async def _exchange(
     link: aiomqtt.Client,
-    messages: "aiomqtt.client.MessagesIterator",
+    messages: AsyncIterator[aiomqtt.Message],
     requests: int,
     outstanding: int,
     payload: bytes,

@@ -23,9 +23,7 @@ async def measure(rounds: int) -> list[Figure]:
             await fleet.until_up(WITHIN_S)
             vehicle = fleet.vehicle(VEHICLE, REGION)
             for boot in range(1, rounds + 1):
-                waiting = asyncio.create_task(
-                    vehicle.wait_for(lambda state, boot=boot: state.boot == boot, WITHIN_S)
-                )
+                waiting = asyncio.create_task(vehicle.wait_for(partial(_is_of, boot), WITHIN_S))
                 async with rig.agent() as agent:
                     ready_s.append(agent.ready_s)
                     await waiting

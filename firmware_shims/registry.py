@@ -8,6 +8,7 @@ from typing import Any, Final
 from firmware_shims import scenario, signal_map
 from firmware_shims.can import CanSource
 from firmware_shims.clock import Clock
+from firmware_shims.linux import LinuxSensors
 from firmware_shims.reading import Source
 from firmware_shims.replay import candump_source
 
@@ -34,6 +35,17 @@ def _scenario(name: str, map_name: str | None, options: Mapping[str, Any], clock
     return scenario.Scenario(name, scenario.load(_only(options, "file", scenario.PARKED_AND_CHARGING)), clock)
 
 
+def _linux(name: str, map_name: str | None, options: Mapping[str, Any], clock: Clock) -> Source:
+    if map_name is not None:
+        raise ValueError(f"map = {map_name!r}: the computer's own sensors take no map")
+    if unknown := sorted(set(options) - {"chip_zones", "root"}):
+        raise ValueError(f"options.{unknown[0]} is unknown: only options.chip_zones and options.root are")
+    zones = options.get("chip_zones")
+    if not isinstance(zones, list) or not zones or not all(isinstance(zone, str) for zone in zones):
+        raise ValueError(f"options.chip_zones is {zones!r}: a list of thermal zone types is needed")
+    return LinuxSensors(name, zones, clock, Path(options.get("root", "/sys")))
+
+
 def _signal_map(map_name: str | None) -> signal_map.SignalMap:
     if map_name is None:
         raise ValueError(f"map is missing: give a path, or one of: {', '.join(signal_map.shipped())}")
@@ -51,7 +63,23 @@ def _only(options: Mapping[str, Any], key: str, default: str | None = None) -> s
     return value
 
 
-SHIMS: Final[Mapping[str, OpenSource]] = {"can": _can, "replay": _replay, "scenario": _scenario}
+SHIMS: Final[Mapping[str, OpenSource]] = {
+    "can": _can,
+    "linux": _linux,
+    "replay": _replay,
+    "scenario": _scenario,
+}
+
+
+def _opener(shim: str) -> OpenSource:
+    """Built in, or a third party's; those are only looked up when the name is not one of ours."""
+    if shim in SHIMS:
+        return SHIMS[shim]
+    others = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)}
+    if shim not in others:
+        raise ValueError(f"shim = {shim!r} is unknown; known: {', '.join(sorted({*SHIMS, *others}))}")
+    opener: OpenSource = others[shim].load()
+    return opener
 
 
 def open_source(
@@ -66,10 +94,7 @@ def open_source(
 
     ValueError with one line for people for a shim, map or option that cannot work.
     """
-    known: dict[str, Any] = {entry.name: entry for entry in entry_points(group=ENTRY_POINTS)} | dict(SHIMS)
-    if shim not in known:
-        raise ValueError(f"shim = {shim!r} is unknown; known: {', '.join(sorted(known))}")
-    opener: OpenSource = SHIMS[shim] if shim in SHIMS else known[shim].load()
+    opener = _opener(shim)
     try:
         return opener(name, map, options, clock)
     except ValueError as error:

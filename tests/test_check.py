@@ -7,8 +7,10 @@ from running import service, stopped
 
 from agent import check
 from agent.check import Finding, examine
+from agent.policy.conditions import REQUIRED_SIGNALS
 from agent.protocol.keys import write_key_pair
 from agent.settings import load
+from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from fleet.broker import Broker, MosquittoBroker, free_port
 
@@ -35,6 +37,7 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
     assert {part: finding.text for part, finding in found.items() if finding.ok} == {
         "configuration": "can be used",
         "signals": "19 signals arrive",
+        "policy": f"all {len(REQUIRED_SIGNALS)} are offered",
         "backends": "usable for onnx, tflite",
         "models": "taken by hash when a task asks for one",
         "store": "will be created at the first start",
@@ -42,6 +45,19 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
         "keys": "1 public keys: fleet-1",
     }
     assert not (folder / "agent.db").exists()
+
+
+async def test_a_signal_that_no_source_offers_is_named_before_the_first_night(folder: Path) -> None:
+    scenario = folder / "no_chip.toml"
+    scenario.write_text(f'[initial]\n"{vss.SPEED}" = 0\n')
+    only_speed = MINIMAL.replace('shim = "scenario"', f'shim = "scenario"\noptions.file = "{scenario}"')
+    assert only_speed != MINIMAL
+    config = config_file(folder, service_paths(folder))
+    config.write_text(config.read_text().replace(MINIMAL, only_speed))
+    found = await examined(config)
+    assert not found["policy"].ok
+    assert vss.CHIP_TEMPERATURE in found["policy"].text
+    assert vss.SPEED not in found["policy"].text
 
 
 async def test_a_wrong_file_is_all_that_is_reported(folder: Path) -> None:

@@ -4,6 +4,7 @@ import importlib.util
 import json
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -76,10 +77,7 @@ def test_the_demo_holds_everything_that_it_claims(tmp_path: Path) -> None:
 
 @pytest.mark.timeout(120)
 def test_a_first_task_by_hand_gets_its_label(tmp_path: Path) -> None:
-    mosquitto_pub = subprocess.run(
-        ["which", "mosquitto_pub"], capture_output=True, text=True, check=False
-    ).stdout.strip()
-    if not mosquitto_pub:
+    if shutil.which("mosquitto_pub") is None:
         pytest.skip("no mosquitto_pub on the PATH")
     with demo(tmp_path, "--tasks", "5", "--hold") as process:
         text = read_until(process, r"mosquitto_pub")

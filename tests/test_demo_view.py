@@ -17,6 +17,7 @@ from agent.demo.workload import Tally
 from agent.policy.conditions import CONDITIONS
 from agent.service import Service
 from agent.store import Store
+from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from firmware_shims.scenario import PARKED_AND_CHARGING, Scenario, load
 from fleet.broker import free_port
@@ -76,6 +77,9 @@ async def test_an_open_door_is_shown_as_the_condition_that_fails(tmp_path: Path)
         async with asyncio.timeout(10):
             while not all(line.holds for line in conditions_of(stage)):
                 await asyncio.sleep(0.01)
+        car.set(vss.SOC, 27)  # too little to begin, enough to go on
+        held = next(line for line in conditions_of(stage) if line.name == "charge %")
+        assert (held.holds, held.limit) == (True, "limit 25")
         car.open_door()
         failing = [line for line in conditions_of(stage) if not line.holds]
     assert [(line.name, line.value) for line in failing] == [("owner away", "yes")]

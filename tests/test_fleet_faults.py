@@ -12,7 +12,7 @@ import pytest
 from fake_vehicle import MODEL, Assigned, FakeVehicle, accept, numbers, read_numbers, say_nothing, until
 
 from agent.link import LinkOptions, PublishRefused, Retry
-from agent.protocol.messages import OpenTask, TaskState
+from agent.protocol.messages import OpenTask, State, TaskState
 from agent.protocol.reasons import Reason
 from fleet.broker import Broker, MosquittoBroker
 from fleet.client import FleetClient, Offer, Patience, Rows, TaskFailed, Vehicle
@@ -95,7 +95,11 @@ async def test_every_word_of_the_task_renews_its_lease(
     assert (third.task.id, third.task.attempt) == ("silent", 2)
     car.give(first, 0, 1)
     await until(lambda: talkative.rows_done == 1, "a row is there")
+    vehicle.offer(MODEL, [numbers(range(2))], id="impatient", lease_s=30)
+    await car.nth(4)
     clock.advance(40)
+    fifth = await car.nth(5)
+    assert (fifth.task.id, fifth.task.attempt) == ("impatient", 2)
     car.give(first, 1, 2, final=True)
     assert (await talkative.answer()).attempts == 1
 
@@ -132,7 +136,7 @@ async def test_rows_of_an_attempt_that_was_never_made_are_not_taken(
 
 
 async def test_a_task_that_a_rebooted_vehicle_does_not_know_is_offered_again_at_once(
-    car: FakeVehicle, vehicle: Vehicle
+    car: FakeVehicle, vehicle: Vehicle, clock: Clock
 ) -> None:
     kept = vehicle.offer(MODEL, [numbers(range(2))], id="kept", lease_s=60)
     lost = vehicle.offer(MODEL, [numbers(range(2))], id="lost", lease_s=60)
@@ -144,6 +148,10 @@ async def test_a_task_that_a_rebooted_vehicle_does_not_know_is_offered_again_at_
     third = await car.nth(3)
     assert (third.task.id, third.task.attempt) == ("lost", 2)
     car.answer(third)
+    await lost.answer()
+    car.publish_state()  # the result is on its way: the task is not open any more
+    await vehicle.wait_for(lambda state: isinstance(state, State) and not state.open, within_s=20)
+    assert kept.due_ns > clock() + 30e9, "this boot has known it: its lease stands"
     car.give(first, 0, 2, final=True)
     assert (await lost.answer()).attempts == 2
     assert (await kept.answer()).attempts == 1
@@ -154,10 +162,17 @@ async def test_results_that_follow_the_state_of_a_new_boot_are_waited_for(
 ) -> None:
     options = LinkOptions(host="127.0.0.1", port=broker.port, client_id="fleet-1")
     async with FleetClient(options, patience=Patience(reboot_grace_s=30), clock=clock) as fleet:
-        offer = fleet.vehicle("veh-0001", "BR").offer(MODEL, [numbers(range(2))])
+        vehicle = fleet.vehicle("veh-0001", "BR")
+        offer = vehicle.offer(MODEL, [numbers(range(2))])
         first = await car.nth(1)
         await accepted(offer)
         car.reboot()
+        await vehicle.wait_for(lambda state: state.boot == car.boot, within_s=20)
+        vehicle.offer(MODEL, [numbers(range(2))], id="impatient", lease_s=10)
+        await car.nth(2)
+        clock.advance(20)
+        third = await car.nth(3)
+        assert (third.task.id, third.task.attempt) == ("impatient", 2)
         car.give(first, 0, 2, final=True)  # from its outbox
         assert (await offer.answer()).attempts == 1
 

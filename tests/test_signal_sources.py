@@ -37,7 +37,7 @@ def test_every_shim_opens_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shim", "map_name", "options", "says"),
     [
-        ("cam", None, {}, "shim = 'cam' is unknown; known: can, replay, scenario"),
+        ("cam", None, {}, "shim = 'cam' is unknown; known: can, linux, replay, scenario"),
         ("can", None, SOCKETCAND, r"signals 'signals0' \(shim can\): map is missing: .*tesla_model3"),
         ("can", "vw", SOCKETCAND, "no signal map 'vw'"),
         ("can", "tesla_model3", {}, "options.interface is None"),
@@ -68,7 +68,7 @@ def test_third_parties_add_a_source_by_entry_point(monkeypatch: pytest.MonkeyPat
         registry, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else []
     )
     assert set(opened("telepathy", kmh=3.5).stale_after_s) == {vss.SPEED}
-    with pytest.raises(ValueError, match="known: can, replay, scenario, telepathy"):
+    with pytest.raises(ValueError, match="known: can, linux, replay, scenario, telepathy"):
         opened("clairvoyance")
 
 

@@ -220,10 +220,16 @@ async def test_a_full_store_costs_the_tasks_that_still_fit_nothing(store: Store)
         await too_large
 
 
-async def test_a_disk_that_turns_read_only_fails_what_writes_and_not_what_reads(store: Store) -> None:
-    await store.run(lambda ledger: ledger.connection.execute("PRAGMA query_only = ON"))
+async def test_a_file_that_refuses_to_be_written_is_a_failure_of_the_store(store: Store) -> None:
+    def refused(ledger: Ledger) -> Acceptance:
+        ledger.connection.execute("PRAGMA query_only = ON")  # every write is SQLITE_READONLY from here on
+        try:
+            return ledger.accept(offer())
+        finally:
+            ledger.connection.execute("PRAGMA query_only = OFF")
+
     with pytest.raises(StoreFailed, match="readonly"):
-        await store.run(accepting("night-1"))
+        await store.run(refused)
     assert await store.run(lambda ledger: ledger.open_tasks()) == []
 
 

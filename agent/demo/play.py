@@ -84,7 +84,8 @@ async def perform(script: Script, settings: Settings, folder: Path, audience: Au
         checks = check(facts)
         audience.summed_up(facts, checks)
         if script.hold:
-            await _hold(folder, script.files[0], settings)
+            shortest = min(script.files, key=lambda sample: len(str(sample.path)))  # people will read it
+            await _hold(folder, shortest, settings)
     return 0 if all(each.holds for each in checks) else 1
 
 

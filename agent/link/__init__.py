@@ -1,7 +1,7 @@
-"""The MQTT 5 connection that both ends of the wire use; aiomqtt and paho are imported nowhere else.
+"""The MQTT 5 connection that both ends of the wire use; nothing else in the product imports aiomqtt or paho.
 
-It knows nothing of tasks or cars: topics and bytes only. What is corrected in the libraries underneath
-stands in `connection.py` and `properties.py`, one comment each.
+It knows nothing of tasks or cars: topics and bytes only. `wire.py` is the libraries' side, with what is
+corrected in them; `connection.py` is one connection; `link.py` makes the next one.
 """
 
 from agent.link.errors import LinkDown, PublishRefused, TooLarge
