@@ -4,6 +4,7 @@ import asyncio
 import socket
 import sys
 import time
+from collections.abc import AsyncIterator
 
 import aiomqtt
 

@@ -3,6 +3,7 @@
 import asyncio
 import tempfile
 import time
+from functools import partial
 from pathlib import Path
 
 from agent.link import LinkOptions

@@ -14,8 +14,6 @@ from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from fleet.broker import Broker, MosquittoBroker, free_port
 
-pytest_plugins = ["broker_fixtures"]
-
 
 async def examined(config: Path) -> dict[str, Finding]:
     """The last finding of each part."""

@@ -71,7 +71,7 @@ def test_the_demo_holds_everything_that_it_claims(tmp_path: Path) -> None:
     assert re.search(r"^rows +272 of 272$", text, re.MULTILINE)
     assert "owner_present" in text
     assert "by model: CPU seconds x 7 W per core; no meter here" in text
-    assert re.search(r"^rows kept +demo-", text, re.MULTILINE)
+    assert re.search(r"^interrupted +demo-", text, re.MULTILINE)
     assert left_behind(tmp_path) == []
 
 

@@ -145,7 +145,7 @@ def test_the_summary_fits_a_terminal_and_says_what_is_modelled() -> None:
     assert "by model: CPU seconds x 7 W per core; no meter here" in text
     assert "0.25 ms from the cue" in text
     assert "7.0 ms from the cue" in text
-    assert "t1 with 4 of 10" in text
+    assert "t1 with 4 of 10 rows done" in text
     assert text.count("\nok ") == 6
 
 

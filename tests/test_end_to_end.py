@@ -12,17 +12,20 @@ from pathlib import Path
 
 import pytest
 from agents import TOPICS, write_config
-from wire_fleet import WITHIN_S, WireFleet, task, wire_fleet
+from nacl.signing import SigningKey
+from wire_fleet import NULL_SHA256, WITHIN_S, WireFleet, task, wire_fleet
 
+from agent.link import LinkOptions
 from agent.protocol.keys import load_private_key, write_key_pair
-from agent.protocol.messages import Mode, TaskState
+from agent.protocol.messages import Datatype, Mode, ModelFormat, ModelRef, State, TaskState
 from agent.protocol.reasons import Reason
 from firmware_shims import signal_map, vss
 from firmware_shims.simulated_can import SimulatedCar
 from fleet.broker import Broker
+from fleet.client import FleetClient, Input
 
-pytest_plugins = ["broker_fixtures"]
 SLOW_US = 60_000
+NULL = ModelRef("null", "1", NULL_SHA256, ModelFormat.ONNX)
 ONLY_THE_CHIP = f'[initial]\n"{vss.CHIP_TEMPERATURE}" = 45\n'
 
 
@@ -50,6 +53,12 @@ file = "{folder}/chip.toml"
 """
     config.write_text(config.read_text().replace('[[signals]]\nshim = "scenario"\n', sources))
     return config
+
+
+def trusted_key(folder: Path) -> SigningKey:
+    """The fleet's key, whose public half the agent in `folder` trusts."""
+    _, private = write_key_pair(folder / "keys", "fleet")
+    return load_private_key(private)
 
 
 class AgentProcess:
@@ -121,12 +130,11 @@ def rows_answered(fleet: WireFleet, task_id: str) -> set[int]:
 async def test_tasks_are_done_a_door_frame_stops_the_worker_and_sigterm_ends_it_all(
     tmp_path: Path, broker: Broker
 ) -> None:
-    _, private = write_key_pair(tmp_path, "fleet")
+    key = trusted_key(tmp_path)
     with can_car() as car:
         config = write_can_config(tmp_path, broker, car, SLOW_US)
-        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
         async with (
-            wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet,
+            wire_fleet(broker.port, TOPICS, key=key) as fleet,
             running_agent(config) as agent,
         ):
             await fleet.until(fleet.last_state, "a state")
@@ -152,12 +160,11 @@ async def test_tasks_are_done_a_door_frame_stops_the_worker_and_sigterm_ends_it_
 async def test_a_killed_agent_loses_nothing_and_repeats_no_finished_row(
     tmp_path: Path, broker: Broker
 ) -> None:
-    _, private = write_key_pair(tmp_path, "fleet")
+    key = trusted_key(tmp_path)
     tasks = [f"night-{number}" for number in range(6)]
     with can_car() as car:
         config = write_can_config(tmp_path, broker, car, SLOW_US)
-        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
-        async with wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet:
+        async with wire_fleet(broker.port, TOPICS, key=key) as fleet:
             async with running_agent(config) as agent:
                 await fleet.until(fleet.last_state, "a state")
                 for name in tasks:
@@ -189,12 +196,11 @@ async def until_gone(pid: int) -> None:
 
 
 async def test_silence_of_the_bus_is_unknown_and_stops_work(tmp_path: Path, broker: Broker) -> None:
-    _, private = write_key_pair(tmp_path, "fleet")
+    key = trusted_key(tmp_path)
     with can_car() as car:
         config = write_can_config(tmp_path, broker, car, SLOW_US)
-        (tmp_path / "fleet.pem").rename(tmp_path / "keys" / "fleet.pem")
         async with (
-            wire_fleet(broker.port, TOPICS, key=load_private_key(private)) as fleet,
+            wire_fleet(broker.port, TOPICS, key=key) as fleet,
             running_agent(config) as agent,
         ):
             await fleet.until(fleet.last_state, "a state")
@@ -207,6 +213,35 @@ async def test_silence_of_the_bus_is_unknown_and_stops_work(tmp_path: Path, brok
             await agent.until_no_worker()
             car.wake()
             await fleet.until(lambda: fleet.is_final("long"), "the rest of the rows")
+
+
+async def test_a_fleet_backend_gets_every_row_through_a_crash_and_an_owner(
+    tmp_path: Path, broker: Broker
+) -> None:
+    """The library that fleet backends use, against the real thing: it sees nothing of what went wrong."""
+    key = trusted_key(tmp_path)
+    options = LinkOptions(host="127.0.0.1", port=broker.port, client_id="backend-1")
+    rows = [bytes([number]) * 16 for number in range(24)]
+    inputs = [Input("x", Datatype.UINT8, [24, 16], b"".join(rows))]
+    with can_car() as car:
+        config = write_can_config(tmp_path, broker, car, SLOW_US)
+        async with FleetClient(options, key=key, kid="fleet") as fleet:
+            vehicle = fleet.vehicle("veh-1", "BR-SP")
+            async with running_agent(config) as agent:
+                await vehicle.wait_for(lambda state: isinstance(state, State), WITHIN_S)
+                offers = [vehicle.offer(NULL, inputs) for _ in range(3)]
+                await anext(aiter(offers[0]))
+                await agent.crash()
+            async with running_agent(config) as agent:
+                await anext(aiter(offers[1]))
+                car.set(vss.DRIVER_DOOR, True)
+                await agent.until_no_worker()
+                car.set(vss.DRIVER_DOOR, False)
+                answers = [await asyncio.wait_for(offer.answer(), WITHIN_S) for offer in offers]
+                assert await agent.stop() == 0
+    for answer in answers:
+        assert answer.rows == 24
+        assert answer.outputs["x"].data == b"".join(rows)
 
 
 @pytest.mark.parametrize(

@@ -35,7 +35,6 @@ from agent.protocol.messages import (
 from agent.protocol.reasons import Reason
 from fleet.broker import Broker, IotcoreBroker
 
-pytest_plugins = ["broker_fixtures"]
 SLOW_US = 60_000
 
 

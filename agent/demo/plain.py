@@ -5,7 +5,7 @@ from typing import Final
 import typer
 
 from agent.demo.checks import Check, Facts
-from agent.demo.record import seconds_of
+from agent.demo.record import Second, seconds_of
 from agent.demo.stage import Stage
 from agent.demo.summary import HEADER, results, row_of, verdicts
 
@@ -35,13 +35,17 @@ class Plain:
             typer.echo(HEADER)
             self._shown_s = 0
         *over, _ = seconds_of(stage.record.ticks[-LOOK_BACK:])
-        for second in over:
-            if second.at_s >= self._shown_s:
-                self._shown_s = second.at_s + 1
-                typer.echo(row_of(second))
+        self._show(over)
 
     def summed_up(self, facts: Facts, checks: list[Check]) -> None:
-        """Print it; the seconds stand above it already."""
+        """Print it, after the last second; the others stand above it already."""
+        self._show(list(seconds_of(facts.ticks[-LOOK_BACK:])))
         typer.echo()
         for line in (*results(facts), "", *verdicts(checks)):
             typer.echo(line)
+
+    def _show(self, seconds: list[Second]) -> None:
+        for second in seconds:
+            if second.at_s >= self._shown_s:
+                self._shown_s = second.at_s + 1
+                typer.echo(row_of(second))

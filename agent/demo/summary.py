@@ -91,8 +91,8 @@ def _preemption(facts: Facts) -> Iterator[tuple[str, str]]:
         return
     yield "preemption", f"{preemption.kill_ms:.2f} ms from the cue (the door) to the signal to the worker"
     yield "", f"{preemption.silent_ms:.1f} ms from the cue to the worker gone and its memory free"
-    kept = [
+    cut = [
         f"{task_id} with {event.rows_done} of {event.rows_total}"
         for task_id, event in sorted(facts.preempted.items())
     ]
-    yield "rows kept", ", ".join(kept) or "no task was under way"
+    yield "interrupted", f"{', '.join(cut)} rows done" if cut else "no task"
