@@ -9,6 +9,8 @@ class Patience:
     """Beyond a lease, and beyond a deadline: what a vehicle said last may still be on its way."""
     reboot_grace_s: float = 5.0
     """How long results of a task may take that a vehicle does not have open any more after it was away."""
+    first_word_s: float = 1.0
+    """How long a vehicle that appears has to speak of its tasks; those that it may never have got are repeated then."""
     retry_first_s: float = 0.5
     """A vehicle that will not work now is asked again after up to this long, doubled each time..."""
     retry_cap_s: float = 30.0

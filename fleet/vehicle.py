@@ -63,8 +63,9 @@ class Vehicle:
         self._waiting: dict[str, Offer] = {}
         self._open: dict[str, Offer] = {}
         self._pumping = False
-        self._may_have_missed = False
-        """Whether the broker has lost its memory, and with it tasks that the vehicle did not have yet."""
+        self._may_have_missed = True
+        """Whether the broker may have dropped tasks: it keeps none for a vehicle that it does not know (any more)."""
+        self._say_again_at_ns = NEVER_NS
         self._confirmations = Confirmations(desk.max_payload_bytes)
         self._around = Surroundings(
             patience=desk.patience,
@@ -153,7 +154,7 @@ class Vehicle:
             for offer in self._open.values():
                 offer.reconcile(state.boot, attempts.get(offer.id))
                 self._watch(offer)
-            self._say_what_it_missed()
+            self._watch_for_what_it_missed()
         for waiter in self._waiters:
             if not waiter.met.done() and waiter.predicate(state):
                 waiter.met.set_result(state)
@@ -199,7 +200,9 @@ class Vehicle:
     def look(self) -> None:
         """Look after the offers whose time has come; only while the link is up."""
         now_ns = self._desk.clock()
-        self.look_at_ns = NEVER_NS
+        if now_ns >= self._say_again_at_ns:
+            self._say_again()
+        self.look_at_ns = self._say_again_at_ns
         for offer in self.offers:
             if offer.due_ns <= now_ns and offer.fall_due(vehicle_away=isinstance(self.state, Offline)):
                 self._publish(offer)
@@ -216,13 +219,19 @@ class Vehicle:
             if not waiter.met.done():
                 waiter.met.set_exception(error)
 
-    def _say_what_it_missed(self) -> None:
-        """After the broker lost its memory: the vehicle is back, and what it has had already it runs once."""
+    def _watch_for_what_it_missed(self) -> None:
+        """The vehicle is there: tasks that it does not speak of within a moment may never have reached it."""
         if self._may_have_missed:
             self._may_have_missed = False
-            for offer in self.offers:
-                if offer.attempt.body:
-                    self._send(offer)
+            self._say_again_at_ns = self._desk.clock() + int(self._desk.patience.first_word_s * NS)
+            self.look_at_ns = min(self.look_at_ns, self._say_again_at_ns)
+
+    def _say_again(self) -> None:
+        """Repeat what it has not spoken of, byte for byte: what it has had already it runs once."""
+        self._say_again_at_ns = NEVER_NS
+        for offer in self.offers:
+            if offer.attempt.body:
+                self._send(offer)
 
     def _watch(self, offer: Offer) -> None:
         if not offer.ended:

@@ -4,7 +4,7 @@ import asyncio
 import random
 import time
 from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 
 import msgspec
@@ -17,7 +17,7 @@ from agent.protocol.reasons import Reason
 from fleet.broker import Broker, MosquittoBroker
 from fleet.client import FleetClient, Offer, Patience, Rows, TaskFailed, Vehicle
 
-PATIENCE = Patience(lease_margin_s=0.1, reboot_grace_s=0.1, retry_first_s=0.02)
+PATIENCE = Patience(lease_margin_s=0.1, first_word_s=0.5, reboot_grace_s=0.1, retry_first_s=0.02)
 TASKS = 150
 ROWS = 6
 
@@ -46,9 +46,9 @@ async def car(broker: Broker) -> AsyncIterator[FakeVehicle]:
         yield vehicle
 
 
-def client(port: int, clock: Clock) -> FleetClient:
+def client(port: int, clock: Clock, patience: Patience = PATIENCE) -> FleetClient:
     options = LinkOptions(host="127.0.0.1", port=port, client_id="fleet-1")
-    return FleetClient(options, patience=PATIENCE, retry=Retry(cap_s=0.1), clock=clock)
+    return FleetClient(options, patience=patience, retry=Retry(cap_s=0.1), clock=clock)
 
 
 @pytest.fixture
@@ -238,22 +238,25 @@ async def test_a_deadline_tells_the_last_word(car: FakeVehicle, vehicle: Vehicle
 
 
 async def test_while_our_own_link_is_down_nothing_is_concluded(
-    broker: Broker, car: FakeVehicle, vehicle: Vehicle, clock: Clock
+    broker: Broker, car: FakeVehicle, clock: Clock
 ) -> None:
-    accepted_one = vehicle.offer(MODEL, [numbers(range(2))], id="accepted", lease_s=1, expires_s=10)
-    first = await car.nth(1)
-    await accepted(accepted_one)
-    broker.kill()
-    await until(lambda: not car.link.up, "the broker is gone")
-    clock.advance(100)
-    unsent = vehicle.offer(MODEL, [numbers(range(2))], id="unsent")
-    broker.start()
-    for task in (first, await car.nth(2)):
-        car.give(task, 0, 2, final=True)
-    assert (await accepted_one.answer()).attempts == 1
-    assert (await unsent.answer()).attempts == 1
-    expected = {("accepted", 1, 0, 2), ("unsent", 1, 0, 2)}
-    await until(lambda: set(car.settled) == expected, "both are confirmed")
+    async with client(broker.port, clock, replace(PATIENCE, lease_margin_s=10)) as fleet:
+        await fleet.until_up(20)
+        vehicle = fleet.vehicle("veh-0001", "BR")
+        accepted_one = vehicle.offer(MODEL, [numbers(range(2))], id="accepted", lease_s=1, expires_s=10)
+        first = await car.nth(1)
+        await accepted(accepted_one)
+        broker.kill()
+        await until(lambda: not car.link.up and not fleet.status.up, "the broker is gone")
+        clock.advance(100)
+        unsent = vehicle.offer(MODEL, [numbers(range(2))], id="unsent")
+        broker.start()
+        for task in (first, await car.nth(2)):
+            car.give(task, 0, 2, final=True)
+        assert (await accepted_one.answer()).attempts == 1
+        assert (await unsent.answer()).attempts == 1
+        expected = {("accepted", 1, 0, 2), ("unsent", 1, 0, 2)}
+        await until(lambda: set(car.settled) == expected, "both are confirmed")
 
 
 async def test_a_cancel_survives_a_broken_link(mosquitto: type[MosquittoBroker], clock: Clock) -> None:
@@ -363,3 +366,18 @@ async def test_an_unruly_vehicle_gets_every_row_in_once(broker: Broker, clock: C
             values = [value for rows in pieces for value in read_numbers(rows.outputs["y"].data)]
             assert values == list(range(number + 1, number + 1 + ROWS))
         assert len(car.tasks) > TASKS, "nothing was ever offered again: the test shows nothing"
+
+
+async def test_a_task_for_a_vehicle_that_the_broker_has_never_seen_waits_for_its_first_word(
+    broker: Broker, clock: Clock
+) -> None:
+    """A broker keeps nothing for a client without a session: the publish succeeds and is lost."""
+    async with client(broker.port, clock) as fleet:
+        await fleet.until_up(20)
+        offer = fleet.vehicle("veh-0001", "BR").offer(MODEL, [numbers(range(2))])
+        await until(lambda: offer.attempt.reached_broker, "the broker has the task")
+        async with FakeVehicle(broker.port) as car:
+            car.publish_state()
+            answer = await asyncio.wait_for(offer.answer(), 20)
+    assert read_numbers(answer.outputs["y"].data) == [1, 2]
+    assert answer.attempts == 1
