@@ -16,7 +16,6 @@ class Circumstances:
     settings: Settings
     energy_source: EnergySource
     now: dt.datetime
-    draining: bool
     open_tasks: int
     open_bytes: int
     queued_s: float
@@ -64,10 +63,6 @@ def _inputs_url(task: Task, _: Circumstances) -> str | None:
     return "inputs_url is not supported yet: send the inputs in the message" if task.inputs_url else None
 
 
-def _drain(_: Task, at: Circumstances) -> str | None:
-    return "the fleet has asked for a drain" if at.draining else None
-
-
 def _queue(_: Task, at: Circumstances) -> str | None:
     limits = at.settings.tasks
     if not at.open_tasks:
@@ -88,7 +83,6 @@ RULES: tuple[tuple[Reason, Callable[[Task, Circumstances], str | None]], ...] = 
     (Reason.LIMIT_ENERGY, _energy),
     (Reason.BACKEND_UNUSABLE, _backend),
     (Reason.INPUT_FETCH, _inputs_url),
-    (Reason.DRAINING, _drain),
     (Reason.QUEUE_FULL, _queue),
 )
 

@@ -22,7 +22,7 @@ from agent.protocol.reasons import Reason, Refused
 from agent.protocol.topics import Topics
 from agent.reports import Reports, utc_now
 from agent.settings import Settings
-from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, TaskRow
+from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreFull, TaskRow
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -146,7 +146,6 @@ class Intake:
             settings=self.settings,
             energy_source=self.executor.journal.results.energy_source,
             now=dt.datetime.fromtimestamp(now_s, dt.UTC),
-            draining=self.draining,
             open_tasks=len(others),
             open_bytes=sum(other.nbytes for other in others),
             queued_s=self.executor.queued_s,
@@ -162,6 +161,10 @@ class Intake:
         """Acknowledge and answer a task that the store has decided on."""
         self._arriving.pop(job.key, None)
         if done.cancelled():
+            return
+        if isinstance(full := done.exception(), StoreFull):
+            inbound.ack()
+            self._refuse(inbound, Refused(Reason.STORE_FULL, str(full)), job.key)
             return
         if (error := done.exception()) is not None:
             self.on_store_error(error)
@@ -262,8 +265,11 @@ class _Offer:
     def take(self, ledger: Ledger) -> Acceptance | Refused:
         if self.signed_at is not None:
             ledger.facts.raise_time_floor(self.signed_at)
-        if self.objection is not None and ledger.task(self.new.id, self.new.attempt) is None:
-            return self.objection
+        if ledger.task(self.new.id, self.new.attempt) is None:
+            if self.objection is not None:
+                return self.objection
+            if ledger.facts.draining():
+                return Refused(Reason.DRAINING, "the fleet has asked for a drain")
         return ledger.accept(self.new)
 
 

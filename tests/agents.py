@@ -103,6 +103,12 @@ class RunningAgent:
             while (await self.service.store.run(lambda ledger: ledger.counts())).unsettled_results:
                 await asyncio.sleep(0.005)
 
+    async def until_told(self) -> None:
+        """Wait until every ending has been acknowledged by the broker."""
+        async with asyncio.timeout(WITHIN_S):
+            while await self.service.store.run(lambda ledger: ledger.untold()):
+                await asyncio.sleep(0.005)
+
 
 @asynccontextmanager
 async def agent(config: Path, *, wait_for_link: bool = True) -> AsyncIterator[RunningAgent]:

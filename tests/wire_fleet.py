@@ -66,6 +66,8 @@ class WireFleet:
     states: list[State | Offline] = field(default_factory=list)
     events: list[Event] = field(default_factory=list)
     results: list[tuple[Result, bytes]] = field(default_factory=list)
+    order: list[str] = field(default_factory=list)
+    """Topics, as their messages came."""
     _news: asyncio.Condition = field(default_factory=asyncio.Condition)
     _link: Link | None = None
 
@@ -117,6 +119,7 @@ class WireFleet:
 
     def hear(self, inbound: Inbound) -> None:
         inbound.ack()
+        self.order.append(inbound.topic)
         if inbound.topic == self.topics.state:
             self.states.append(framing.decode_state(inbound.payload))
         elif inbound.topic == self.topics.event:

@@ -18,6 +18,7 @@ from agent.demo.play import Script, perform
 from agent.demo.stage import Audience
 from agent.policy.settings import PolicySettings
 from agent.settings import Settings
+from agent.store import StoreUnusable
 from fleet.broker import BrokerError, IotcoreBroker
 
 TASKS: Final = 200
@@ -48,10 +49,22 @@ def run(
         return INTERRUPTED
     except asyncio.CancelledError:
         return TERMINATED
-    except OSError as error:
-        return _fail(f"{error.filename}: {error.strerror}" if error.filename else str(error), FAILED)
-    except (model.ModelMissingError, BrokerError, DemoUnusableError) as error:
-        return _fail(str(error), FAILED)
+    except (OSError, StoreUnusable, BrokerError, model.ModelMissingError, DemoUnusableError) as error:
+        return _fail(_line(error), FAILED)
+    except ExceptionGroup as group:
+        causes, bugs = group.split((OSError, StoreUnusable))
+        if causes is None or bugs is not None:
+            raise
+        return _fail(_line(causes), FAILED)
+
+
+def _line(error: Exception) -> str:
+    """The first cause in one line."""
+    while isinstance(error, ExceptionGroup):
+        error = error.exceptions[0]
+    if isinstance(error, OSError) and error.filename:
+        return f"{error.filename}: {error.strerror}"
+    return " ".join(str(error).splitlines())
 
 
 def _fail(text: str, code: int) -> int:

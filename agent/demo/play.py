@@ -29,7 +29,7 @@ from agent.settings import Settings
 from agent.store import Counts, Store
 from firmware_shims.clock import boottime_ns
 from firmware_shims.scenario import PARKED_AND_CHARGING, Scenario, load
-from fleet.client import FleetClient
+from fleet.client import FleetClient, Vehicle
 
 UP_WITHIN_S: Final = 10.0
 SETTLED_WITHIN_S: Final = 10.0
@@ -73,12 +73,10 @@ async def perform(script: Script, settings: Settings, folder: Path, audience: Au
     async with (
         _agent(settings) as (service, car),
         _ear(settings, tally, script.types.labels) as wire,
-        _client(settings, folder) as fleet,
+        _fleet_side(settings, folder) as vehicle,
     ):
         stage = Stage(settings, service, car, tally, Record(boottime_ns), audience, script.rows)
-        dispatcher = Dispatcher(
-            fleet.vehicle(settings.vehicle.id, settings.vehicle.region), script.types.labels, tally
-        )
+        dispatcher = Dispatcher(vehicle, script.types.labels, tally)
         with audience:
             facts = await _play(script, stage, dispatcher, wire)
         checks = check(facts)
@@ -188,8 +186,8 @@ async def _ear(settings: Settings, tally: Tally, labels: tuple[str, ...]) -> Asy
 
 
 @asynccontextmanager
-async def _client(settings: Settings, folder: Path) -> AsyncIterator[FleetClient]:
-    """The fleet's client library, which signs with a key that the car knows."""
+async def _fleet_side(settings: Settings, folder: Path) -> AsyncIterator[Vehicle]:
+    """The car as its fleet sees it, through the client library and a key that the car knows."""
     async with FleetClient(
         replace(link_options(settings), client_id="demo-fleet"),
         root=settings.mqtt.root,
@@ -197,5 +195,7 @@ async def _client(settings: Settings, folder: Path) -> AsyncIterator[FleetClient
         key=config.signing_key(folder),
         kid=config.KEY_ID,
     ) as fleet:
-        await fleet.until_up(UP_WITHIN_S)
-        yield fleet
+        vehicle = fleet.vehicle(settings.vehicle.id, settings.vehicle.region)
+        # A broker keeps nothing for a car that has never been there: the first task waits for its first word.
+        await vehicle.wait_for(lambda state: state.online, UP_WITHIN_S)
+        yield vehicle

@@ -1,6 +1,8 @@
 """The live view on a terminal, and the only user of rich."""
 
 from collections.abc import Iterable, Iterator
+from itertools import groupby
+from operator import itemgetter
 from typing import Final
 
 from rich.console import Console, Group, RenderableType
@@ -152,11 +154,15 @@ def _chart(ticks: list[Tick], width: int, height: int) -> Panel:
     """Rows a second over the last looks; on the ground the colour of a car that does not work."""
     seen = ticks[-width:]
     columns = rates(ticks)[-width:]
-    ground = Text()
     *upper, lowest = bars(columns, height)
-    for tick, bar in zip(seen, lowest, strict=True):
-        idle = not tick.rows and tick.mode in (Mode.BLOCKED, Mode.SETTLING)
-        ground.append("▁" if idle else bar, COLOURS[tick.mode] if idle else "green")
+    idle = {Mode.BLOCKED, Mode.SETTLING}
+    styled = [
+        ("▁", COLOURS[tick.mode]) if tick.mode in idle and not tick.rows else (bar, "green")
+        for tick, bar in zip(seen, lowest, strict=True)
+    ]
+    ground = Text()
+    for colour, cells in groupby(styled, key=itemgetter(1)):
+        ground.append("".join(bar for bar, _ in cells), colour)
     text = Text("\n").join([*(Text(line, "green") for line in upper), ground])
     return Panel(text, title=f"rows/s, four times a second, at most {max(columns):.0f}", title_align="left")
 
