@@ -151,6 +151,7 @@ async def test_a_cancelled_task_keeps_the_rows_it_has(tmp_path: Path, iotcore: B
         assert 2 <= cancelled.rows_done < 50
         assert cancelled.rows_done == sum(end - begin for begin, end in fleet.rows("night-1"))
         assert not car.service.executor.jobs
+        await car.until_told()
 
 
 async def test_a_drain_releases_everything_survives_a_restart_and_ends(
@@ -305,6 +306,26 @@ async def test_with_signatures_only_the_trusted_key_gets_in(tmp_path: Path, iotc
         assert {event.id for event in fleet.events} == {"good"}
         assert dict(car.service.intake.refused) == {"bad_signature": 2}
         await car.until_settled()  # the signed `settled` was taken too
+
+
+async def test_time_never_goes_back_behind_what_a_trusted_message_said(
+    tmp_path: Path, iotcore: Broker
+) -> None:
+    """A car wakes with a wrong clock: a deadline before the newest signed time has passed."""
+    config = write_config(tmp_path, iotcore.port, signed=True)
+    _, private = write_key_pair(tmp_path / "keys", "fleet")
+    later = now() + dt.timedelta(days=30)
+    async with wire_fleet(iotcore.port, TOPICS, key=load_private_key(private)) as fleet:
+        async with agent(config):
+            fleet.send(task("later", issued_at=later, expires_at=later + dt.timedelta(minutes=5)))
+            await fleet.until(lambda: fleet.is_final("later"), "the answer")
+            fleet.send(task("night-1"))
+            await fleet.heard_event("night-1", TaskState.REJECTED)
+        async with agent(config):
+            fleet.send(task("night-2"))
+            rejected = await fleet.heard_event("night-2", TaskState.REJECTED)
+    assert rejected.reason is not None
+    assert rejected.reason.code is Reason.EXPIRED
 
 
 async def test_the_queue_is_bounded_and_says_so(tmp_path: Path, iotcore: Broker) -> None:

@@ -9,6 +9,7 @@ import pytest
 from agents import TOPICS, RunningAgent, agent, write_config
 from wire_fleet import WireFleet, task, wire_fleet
 
+from agent import executor
 from agent.protocol.messages import Event, TaskState
 from agent.protocol.reasons import Reason
 from fleet.broker import Broker, IotcoreBroker
@@ -59,6 +60,17 @@ async def test_a_worker_that_dies_once_costs_only_time(tmp_path: Path, iotcore: 
 async def test_a_model_that_kills_its_worker_twice_is_refused(tmp_path: Path, iotcore: Broker) -> None:
     config = write_config(tmp_path, iotcore.port, backend="unruly_backends:CrashesInNativeCode")
     assert code_of(await ending(config, iotcore.port, TaskState.FAILED)) is Reason.MODEL_INVALID
+
+
+async def test_a_worker_that_hangs_is_ended_and_its_model_refused(
+    tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(executor, "HUNG_FLOOR_S", 0.3)
+    config = write_config(tmp_path, iotcore.port, backend="unruly_backends:HoldsTheInterpreter")
+    event = await ending(config, iotcore.port, TaskState.FAILED)
+    assert code_of(event) is Reason.MODEL_INVALID
+    assert event.reason is not None
+    assert "hung" in event.reason.text
 
 
 async def test_a_device_without_room_gives_the_task_back(tmp_path: Path, iotcore: Broker) -> None:
