@@ -30,13 +30,25 @@ async def measure(seconds: int) -> list[Figure]:
                 rss_mib.append(sum(_memory_mib(pid, "Rss") for pid in pids))
                 pss_mib.append(sum(_memory_mib(pid, "Pss") for pid in pids))
             share_pct = 100 * (_cpu_s(agent.process.pid) - begun_s) / seconds
+    with_python_can_mib = [await _with_python_can() for _ in range(3)]
     frames = sum(1000 / message.period_ms for message in signal_map.load("tesla_model3").messages)
     return [
         Figure(f"resident memory, blocked, {frames:.0f} CAN frames/s", "MiB", rss_mib, "<= 48 MiB"),
         Figure("proportional memory, the same", "MiB", pss_mib),
+        Figure("resident memory, python-can loaded, silent bus", "MiB", with_python_can_mib, "<= 48 MiB"),
         Figure("processor time, the same", "% of one core", [share_pct]),
         Figure("processes of ours, the same", "", [float(len(pids))]),
     ]
+
+
+async def _with_python_can() -> float:
+    """What a car with any other interface than socketcand pays: python-can is loaded then."""
+    with tempfile.TemporaryDirectory() as folder, broker() as running, parked_car() as car:
+        silent = {"interface": "virtual", "channel": "silent"}
+        rig = Rig(Path(folder), running, car, "null", settle_s=60, can_options=silent)
+        async with rig.agent() as agent:
+            await asyncio.sleep(5)
+            return sum(_memory_mib(pid, "Rss") for pid in _family(agent.process.pid))
 
 
 def _family(pid: int) -> list[int]:

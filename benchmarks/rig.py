@@ -33,10 +33,7 @@ port = {port}
 shim = "can"
 map = "tesla_model3"
 [signals.options]
-interface = "socketcand"
-host = "127.0.0.1"
-port = {can_port}
-channel = "can0"
+{can_options}
 
 [[signals]]
 shim = "scenario"
@@ -105,6 +102,8 @@ class Rig:
     car: SimulatedCar
     backend: str
     settle_s: float
+    can_options: Mapping[str, object] | None = None
+    """Instead of the car's own; the car is then not heard."""
 
     def write(self) -> Path:
         """Write the configuration; the computer's temperature is the signal that CAN does not carry."""
@@ -117,7 +116,10 @@ class Rig:
                 vehicle=VEHICLE,
                 region=REGION,
                 port=self.broker.port,
-                can_port=self.car.port,
+                can_options="\n".join(
+                    f"{key} = {json.dumps(value)}"
+                    for key, value in (self.can_options or self.car.options).items()
+                ),
                 folder=self.folder,
                 settle_s=self.settle_s,
                 backend=self.backend,
