@@ -33,7 +33,7 @@ from agent.protocol.topics import Topics
 from agent.reports import Reports, utc_now
 from agent.restore import open_jobs
 from agent.results import ResultWriter
-from agent.settings import Settings
+from agent.settings import Settings, TrustSettings
 from agent.station import Station
 from agent.store import Store
 from agent.threads import Threads
@@ -67,60 +67,17 @@ class Service:
         self._repeating: asyncio.Task[None] | None = None
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
-        self._wire()
-
-    def _wire(self) -> None:
-        settings, clock = self.settings, self._clock
         topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
-        declared = frozenset(path for source in self._sources for path in source.stale_after_s)
-        compute_w = sum(backend.max_power_w for backend in settings.backends)
-        policy = Policy(settings.policy, declared, compute_w)
-        if policy.missing:
-            log.warning(
-                "no configured source offers %s: work is never allowed", ", ".join(sorted(policy.missing))
-            )
-        self.guard = Guard(policy, self._sources, clock, self._hand_over)
+        self.guard = Guard(self._policy(), self._sources, clock, self._hand_over)
         self.preemptions = Preemptions(self._preempted)
         self.stations = [Station(backend, self.guard, self._on_reaped) for backend in settings.backends]
-        self.link = Link(
-            replace(
-                link_options(settings),
-                will=Will(
-                    topic=topics.state,
-                    payload=framing.encode(Offline(settings.vehicle.id, self.store.boot)),
-                    retain=True,
-                ),
-                subscriptions=(topics.task, topics.control),
-            ),
-            on_message=self._on_message,
-            on_up=lambda _: self._on_up(),
-            clock=clock,
-        )
-        self.reports = Reports(self.link, topics, self.store.boot, clock, self._describe)
-        meter = CpuModelMeter(settings.meter.options.watts_per_core) if settings.meter.options else None
-        source = EnergySource(meter.source) if meter else EnergySource.NONE
-        self.executor = Executor(
-            stations=self.stations,
-            guard=self.guard,
-            journal=Journal(
-                self.store,
-                self.reports,
-                ResultWriter(settings.mqtt.max_payload_bytes, source),
-                clock,
-                self._fail,
-            ),
-            models=ModelCache(
-                settings.models.source, settings.models.cache_dir, settings.models.cache_max_bytes
-            ),
-            meter=meter,
-            clock=clock,
-            drain_s=settings.policy.drain_s,
-            on_activity=self.reports.state_changed,
-        )
+        self.link = self._link(topics)
+        self.reports = Reports(self.link, topics, store.boot, clock, self._describe)
+        self.executor = self._executor()
         self.portrait = Portrait(
             settings=settings,
             version=version(),
-            boot=self.store.boot,
+            boot=store.boot,
             started_at=utc_now(),
             guard=self.guard,
             executor=self.executor,
@@ -129,21 +86,53 @@ class Service:
             link=self.link,
             clock=clock,
         )
-        trust = settings.trust  # a signature is verified wherever there is one, required or not
-        verifies = trust.require_signatures or trust.task_keys_dir.is_dir()
-        keys = load_public_keys(trust.task_keys_dir) if verifies else {}
         self.intake = Intake(
             settings=settings,
             topics=topics,
-            verifier=jws.Verifier(keys),
-            store=self.store,
+            verifier=jws.Verifier(_trusted_keys(settings.trust)),
+            store=store,
             executor=self.executor,
             reports=self.reports,
             guard=self.guard,
             clock=clock,
             on_store_error=self._fail,
         )
-        self._outbox = Outbox(self.store, self.reports)
+        self._outbox = Outbox(store, self.reports)
+
+    def _policy(self) -> Policy:
+        declared = frozenset(path for source in self._sources for path in source.stale_after_s)
+        compute_w = sum(backend.max_power_w for backend in self.settings.backends)
+        policy = Policy(self.settings.policy, declared, compute_w)
+        if policy.missing:
+            missing = ", ".join(sorted(policy.missing))
+            log.warning("no configured source offers %s: work is never allowed", missing)
+        return policy
+
+    def _link(self, topics: Topics) -> Link:
+        death = framing.encode(Offline(self.settings.vehicle.id, self.store.boot))
+        options = replace(
+            link_options(self.settings),
+            will=Will(topic=topics.state, payload=death, retain=True),
+            subscriptions=(topics.task, topics.control),
+        )
+        return Link(options, on_message=self._on_message, on_up=lambda _: self._on_up(), clock=self._clock)
+
+    def _executor(self) -> Executor:
+        settings, clock = self.settings, self._clock
+        meter = CpuModelMeter(settings.meter.options.watts_per_core) if settings.meter.options else None
+        source = EnergySource(meter.source) if meter else EnergySource.NONE
+        results = ResultWriter(settings.mqtt.max_payload_bytes, source)
+        models = settings.models
+        return Executor(
+            stations=self.stations,
+            guard=self.guard,
+            journal=Journal(self.store, self.reports, results, clock, self._fail),
+            models=ModelCache(models.source, models.cache_dir, models.cache_max_bytes),
+            meter=meter,
+            clock=clock,
+            drain_s=settings.policy.drain_s,
+            on_activity=self.reports.state_changed,
+        )
 
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on."""
@@ -252,6 +241,13 @@ class Service:
         counts = await self.store.run(lambda ledger: ledger.counts())
         answer: dict[str, Any] = msgspec.to_builtins(self.portrait.status(counts))
         return {"status": answer}
+
+
+def _trusted_keys(trust: TrustSettings) -> dict[str, bytes]:
+    """Public keys by id. A signature is verified wherever there is one, required or not."""
+    if not trust.require_signatures and not trust.task_keys_dir.is_dir():
+        return {}
+    return load_public_keys(trust.task_keys_dir)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:

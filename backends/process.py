@@ -7,6 +7,7 @@ import os
 import signal
 import socket
 import sys
+import tempfile
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -104,12 +105,19 @@ class WorkerProcess:
             self._arena = Arena(arena_bytes)
             theirs.callback(self._arena.close_fd)
             ours.callback(self._arena.retire)
+            self._scratch = tempfile.TemporaryDirectory(prefix="parkwatt-", ignore_cleanup_errors=True)
+            ours.callback(self._scratch.cleanup)
             self._requests, far_requests = _packet_pair(ours, theirs)
             self._cancels, far_cancels = _packet_pair(ours, theirs)
             fds = (far_requests.fileno(), far_cancels.fileno(), self._arena.fd)
             self._group = ProcessGroup(
                 [sys.executable, "-m", "backends.worker", self.use, *map(str, fds), str(os.getpid())],
-                environment={**ONE_BLAS_THREAD, **os.environ, **NO_TELEMETRY},
+                environment={
+                    **ONE_BLAS_THREAD,
+                    **os.environ,
+                    **NO_TELEMETRY,
+                    "TMPDIR": self._scratch.name,  # a worker that is killed cannot tidy up
+                },
                 pass_fds=fds,
                 clock=clock,
                 when_gone=self._gone,
@@ -315,6 +323,7 @@ class WorkerProcess:
                 call.future.set_exception(WorkerDied(*self._died))
         self._unsent.clear()
         self._arena.retire()
+        self._scratch.cleanup()
 
     def _last_words(self, returncode: int) -> str:
         how = (

@@ -23,3 +23,10 @@ def mosquitto() -> type[MosquittoBroker]:
     if MosquittoBroker.find() is None:
         pytest.skip(NO_MOSQUITTO)
     return MosquittoBroker
+
+
+@pytest.fixture
+def iotcore() -> Iterator[Broker]:
+    """The embedded broker alone, where the broker is not what a test is about."""
+    with IotcoreBroker() as running:
+        yield running

@@ -3,7 +3,6 @@
 import asyncio
 import datetime as dt
 import hashlib
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -36,12 +35,6 @@ from agent.protocol.reasons import Reason
 from fleet.broker import Broker, IotcoreBroker
 
 SLOW_US = 60_000
-
-
-@pytest.fixture
-def iotcore() -> Iterator[Broker]:
-    with IotcoreBroker() as running:
-        yield running
 
 
 def assert_each_row_once(fleet: WireFleet, task_id: str, rows: int) -> None:

@@ -2,7 +2,6 @@
 
 import os
 import signal
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,12 +19,6 @@ SLOW_US = 60_000
 @pytest.fixture(autouse=True)
 def backends_of_the_tests(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PYTHONPATH", str(Path(__file__).parent))
-
-
-@pytest.fixture
-def iotcore() -> Iterator[Broker]:
-    with IotcoreBroker() as running:
-        yield running
 
 
 def worker_of(car: RunningAgent) -> int:

@@ -1,10 +1,8 @@
 """Promises of the wire contract that need a particular moment: limits, repeats, the order after a reconnect."""
 
 import datetime as dt
-from collections.abc import Iterator
 from pathlib import Path
 
-import pytest
 from agents import TOPICS, agent, write_config
 from wire_fleet import WireFleet, now, task, wire_fleet
 
@@ -22,12 +20,6 @@ from fleet.broker import Broker, IotcoreBroker, MosquittoBroker
 
 SLOW_US = 60_000
 METERED = '\n[meter]\nuse = "model"\n[meter.options]\nwatts_per_core = 7.0\n'
-
-
-@pytest.fixture
-def iotcore() -> Iterator[Broker]:
-    with IotcoreBroker() as running:
-        yield running
 
 
 def code_of(fleet: WireFleet, task_id: str, state: TaskState) -> Reason | None:

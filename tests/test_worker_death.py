@@ -7,6 +7,7 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import threading
 from pathlib import Path
 
@@ -227,3 +228,16 @@ async def test_worker_after_worker_leaves_nothing() -> None:
         await worker.wait_reaped()
     assert descriptors() == before
     assert not maps_an_arena()
+
+
+async def test_a_killed_worker_leaves_no_files(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path))
+    async with started("null") as worker:
+        await worker.probe()
+        environment = Path(f"/proc/{worker.pid}/environ").read_bytes().split(b"\0")
+        (scratch,) = [Path(entry[7:].decode()) for entry in environment if entry.startswith(b"TMPDIR=")]
+        assert scratch.parent == tmp_path
+        (scratch / "half-written").write_text("in the middle of a load")
+        worker.kill()
+        await worker.wait_reaped()
+    assert list(tmp_path.iterdir()) == []
