@@ -1,10 +1,11 @@
 """A car for tests: readings by hand, a clock by hand."""
 
+import threading
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from firmware_shims import vss
-from firmware_shims.reading import Quality, Reading, Snapshot, Value
+from firmware_shims.reading import Quality, Reading, Sink, Snapshot, Value
 
 NS = 1_000_000_000
 
@@ -53,3 +54,16 @@ class Car:
 
     def snapshot(self, now_ns: int) -> Snapshot:
         return Snapshot(now_ns, {reading.path: reading for reading in self.readings(now_ns)})
+
+
+@dataclass
+class HandSource:
+    """A source that is driven by calls of the test."""
+
+    name: str = "car"
+    stale_after_s: Mapping[str, float] = field(
+        default_factory=lambda: dict.fromkeys(PARKED_AND_CHARGING, 0.5)
+    )
+
+    def run(self, sink: Sink, stop: threading.Event) -> None:
+        raise NotImplementedError

@@ -2,11 +2,17 @@
 
 import threading
 from collections.abc import Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import pytest
+from cars import PARKED_AND_CHARGING, Car, HandSource
 from listening import Ear, listening
 
+from agent.guard import Guard
+from agent.policy.settings import PolicySettings
+from agent.policy.verdict import Policy
+from agent.protocol.reasons import Reason
 from agent.signals import Signals
 from firmware_shims import signal_map, vss
 from firmware_shims.can import CanSource
@@ -18,6 +24,8 @@ from firmware_shims.socketcand import UNREADABLE
 
 DRIVE = Path(__file__).parent.parent / "../shared/data/model3_drive.candump.log"
 TESLA = signal_map.load("tesla_model3")
+OF_THE_DRIVE = {vss.GEAR, vss.SPEED, vss.BRAKE}
+"""What the recorded messages carry."""
 
 
 class LogClock:
@@ -53,9 +61,8 @@ class Agent:
             self.stale.append((now_ns, [r.path for r in fused if r.quality is Quality.STALE]))
 
 
-def drive(log: Path) -> tuple[CanSource, Agent, float]:
-    clock = LogClock()
-    stop = threading.Event()
+def taped(log: Path, clock: LogClock, stop: threading.Event) -> CanSource:
+    """The CAN source over a recording; `stop` is set when the tape ends."""
     recorded = list(read_log(log))
 
     class Tape(RecordedBus):
@@ -65,7 +72,12 @@ def drive(log: Path) -> tuple[CanSource, Agent, float]:
     def open_bus() -> Bus:
         return Tape(recorded, clock, clock.wait)
 
-    source = CanSource("drive", TESLA, {}, clock, open_bus)
+    return CanSource("drive", TESLA, {}, clock, open_bus)
+
+
+def drive(log: Path) -> tuple[CanSource, Agent, float]:
+    clock, stop = LogClock(), threading.Event()
+    source = taped(log, clock, stop)
     agent = Agent(source)
     began_ns = clock()
     source.run(agent, stop)
@@ -105,6 +117,46 @@ def test_no_signal_goes_stale_by_a_rejected_frame(driven: tuple[CanSource, Agent
     assert seconds == pytest.approx(40, abs=1)
     assert agent.times_heard > seconds / 0.2
     assert agent.stale == []
+
+
+@dataclass
+class RestOfTheCar:
+    """Everything that the recording lacks says that work may begin: only gear and speed can object."""
+
+    guard: Guard
+    judged: set[tuple[bool, bool]] = field(default_factory=set)
+
+    def update(self, readings: Sequence[Reading]) -> None:
+        self.guard.update(readings)
+        self.judge()
+
+    def heard(self, source: str, now_ns: int) -> None:
+        rest = [reading for reading in Car().readings(now_ns, "rest") if reading.path not in OF_THE_DRIVE]
+        self.guard.update(rest)
+        self.guard.heard("rest", now_ns)
+        self.guard.heard(source, now_ns)
+        self.guard.look()
+        self.judge()
+
+    def judge(self) -> None:
+        verdict = self.guard.verdict
+        self.judged.add((verdict.allowed, verdict.settling))
+
+
+def test_the_drive_never_leaves_blocked() -> None:
+    if not DRIVE.exists():
+        pytest.skip(f"{DRIVE} is not here")
+    clock, stop = LogClock(), threading.Event()
+    source = taped(DRIVE, clock, stop)
+    rest = HandSource("rest", dict.fromkeys(set(PARKED_AND_CHARGING) - OF_THE_DRIVE, 1.0))
+    settings = PolicySettings(settle_s=0, grid_proof_s=0)  # a single good look would do
+    policy = Policy(settings, frozenset(PARKED_AND_CHARGING), compute_w=60)
+    guard = Guard(policy, [source, rest], clock, lambda *_: None)
+    car = RestOfTheCar(guard)
+    source.run(car, stop)
+    assert car.judged == {(False, False)}
+    blockers = {(blocker.reason, blocker.value) for blocker in guard.verdict.blockers}
+    assert (Reason.NOT_PARKED, vss.GEAR_DRIVE) in blockers
 
 
 def test_a_bus_that_falls_silent_goes_stale(tmp_path: Path) -> None:

@@ -1,11 +1,11 @@
 import threading
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import pytest
-from cars import PARKED_AND_CHARGING, Car, HandClock
+from cars import PARKED_AND_CHARGING, Car, HandClock, HandSource
 
 from agent.guard import Cue, Guard
 from agent.policy.settings import PolicySettings
@@ -13,20 +13,7 @@ from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import Signals
 from firmware_shims import vss
-from firmware_shims.reading import Quality, Reading, Sink
-
-
-@dataclass
-class HandSource:
-    """A source that is driven by calls of the test."""
-
-    name: str = "car"
-    stale_after_s: Mapping[str, float] = field(
-        default_factory=lambda: dict.fromkeys(PARKED_AND_CHARGING, 0.5)
-    )
-
-    def run(self, sink: Sink, stop: threading.Event) -> None:
-        raise NotImplementedError
+from firmware_shims.reading import Quality, Reading
 
 
 @dataclass
