@@ -221,12 +221,16 @@ class Intake:
             stored = self.store.run(lambda ledger: ledger.settle(message.results))
             stored.add_done_callback(lambda done: self._acknowledge(done, inbound))
         elif isinstance(message, Cancel):
-            job = self.executor.jobs.get((message.id, message.attempt))
-            if job is not None:
-                self.executor.end(job, Ending(TaskState.CANCELLED, Reason.CANCELLED, "by the fleet"))
-            inbound.ack()
+            # Behind the task itself, which may be on its way to the disk.
+            turn = self.store.run(lambda _: None)
+            turn.add_done_callback(lambda done: self._cancel(done, inbound, message))
         else:
             self._drain(inbound, message)
+
+    def _cancel(self, done: asyncio.Future[None], inbound: Inbound, message: Cancel) -> None:
+        job = self.executor.jobs.get((message.id, message.attempt))
+        if self._acknowledge(done, inbound) and job is not None:
+            self.executor.end(job, Ending(TaskState.CANCELLED, Reason.CANCELLED, "by the fleet"))
 
     def _drain(self, inbound: Inbound, message: Drain | Resume) -> None:
         kind: Literal["drain", "resume"] = "drain" if isinstance(message, Drain) else "resume"

@@ -15,6 +15,7 @@ from agent.broker import link_options
 from agent.control import ControlServer
 from agent.executor import Executor
 from agent.guard import Cue, Guard
+from agent.housekeeping import keep_house
 from agent.intake import Intake
 from agent.job import Ending, Job
 from agent.journal import Journal
@@ -145,9 +146,11 @@ class Service:
             stack.callback(self.guard.wake)
             executing = self._loop.create_task(self.executor.run(), name="executor")
             leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
+            tidying = self._loop.create_task(keep_house(self.store), name="housekeeping")
             linking = self._loop.create_task(self.link.run(), name="link")
             stack.push_async_callback(_ended, executing)
             stack.push_async_callback(_ended, leasing)
+            stack.push_async_callback(_ended, tidying)
             stack.push_async_callback(_ended, linking)
             stack.push_async_callback(self._say_goodbye, linking)
             for source in self._sources:
@@ -156,7 +159,7 @@ class Service:
             notify("READY=1")
             stopping = self._loop.create_task(stop.wait(), name="stop")
             stack.push_async_callback(_ended, stopping)
-            watched = (stopping, executing, leasing, linking, threads.failed, self._failed)
+            watched = (stopping, executing, leasing, tidying, linking, threads.failed, self._failed)
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
             for ended in done:

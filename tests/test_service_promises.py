@@ -162,6 +162,16 @@ async def test_after_a_reconnect_the_state_comes_first_and_an_ending_is_said_onc
                 assert {event.id for event in fleet.events} == {"night-2"}
 
 
+async def test_a_cancel_right_behind_its_task_is_not_too_early(tmp_path: Path, iotcore: Broker) -> None:
+    config = write_config(tmp_path, iotcore.port, run_us=SLOW_US)
+    async with agent(config), wire_fleet(iotcore.port, TOPICS) as fleet:
+        for number in range(20):
+            fleet.send(task(f"night-{number}", count=50))
+            fleet.control(Cancel("veh-1", now(), f"night-{number}", 1))
+        for number in range(20):
+            await fleet.heard_event(f"night-{number}", TaskState.CANCELLED)
+
+
 async def test_cancelling_what_is_not_there_changes_nothing(tmp_path: Path, iotcore: Broker) -> None:
     async with agent(write_config(tmp_path, iotcore.port)), wire_fleet(iotcore.port, TOPICS) as fleet:
         fleet.control(Cancel("veh-1", now(), "nobody", 1))
