@@ -180,6 +180,11 @@ class Service:
     def _on_verdict(self, verdict: Verdict, cue: Cue | None) -> None:
         if cue is not None:
             self.preemptions.begin(cue)
+        if verdict.allowed:
+            log.info("work is allowed, budget %g W", verdict.budget_w)
+        else:
+            first = verdict.blockers[0]
+            log.info("no work: %s: %s, limit %s", first.reason.label, first.value, first.limit)
         self.executor.on_verdict(verdict)
         self.reports.state_changed()
 

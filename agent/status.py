@@ -6,6 +6,7 @@ from collections.abc import Iterator
 import msgspec
 
 from agent.protocol.messages import Attempt, BackendState, Blocker, Id, Mode, Region, TaskState, Time
+from agent.protocol.reasons import Reason
 
 
 class TaskStatus(msgspec.Struct):
@@ -71,9 +72,7 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
     )
     yield f"mode      {status.mode.value}"
     for blocker in status.blockers:
-        limit = "" if blocker.limit is None else f" limit {_shown(blocker.limit)},"
-        age = _age(blocker.since, now)
-        yield f"  {blocker.code.value} {blocker.name}: {_shown(blocker.value)},{limit} for {age}"
+        yield f"  {blocker.code.value} {blocker.name}: {_seen(blocker)}, for {_age(blocker.since, now)}"
     yield f"power     budget {status.budget_w:g} W"
     for backend in status.backends:
         yield f"backend   {_backend(backend)}"
@@ -89,6 +88,13 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
         f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
         f" {status.store.bytes_used} of {status.store.bytes_max} bytes"
     )
+
+
+def _seen(blocker: Blocker) -> str:
+    if blocker.code is Reason.SETTLING:
+        return f"{_shown(blocker.value)} s left, {_shown(blocker.limit)}"
+    limit = "" if blocker.limit is None else f", limit {_shown(blocker.limit)}"
+    return _shown(blocker.value) + limit
 
 
 def _backend(backend: BackendState) -> str:

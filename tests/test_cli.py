@@ -160,6 +160,7 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
         blockers=[
             Blocker(Reason.CHARGE_LOW, "charge_low", 24.5, 30.0, now - dt.timedelta(minutes=12)),
             Blocker(Reason.OWNER_PRESENT, "owner_present", True, None, now - dt.timedelta(seconds=41)),
+            Blocker(Reason.SETTLING, "settling", 2.5, "owner_present to stay clear", now),
             Blocker(Reason.UNKNOWN_SIGNAL, "unknown_signal", None, "fresh", now + dt.timedelta(seconds=5)),
         ],
         budget_w=0.0,
@@ -177,6 +178,7 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
         "mode      blocked",
         "  1004 charge_low: 24.5, limit 30, for 12 min",
         "  1001 owner_present: yes, for 41 s",
+        "  1013 settling: 2.5 s left, owner_present to stay clear, for 0 s",
         "  1000 unknown_signal: unknown, limit fresh, for 0 s",
         "power     budget 0 W",
         "backend   cpu on cpu: onnx, at most 60 W, stops within 12.5 ms",
