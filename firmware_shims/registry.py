@@ -5,12 +5,15 @@ from importlib.metadata import entry_points
 from pathlib import Path
 from typing import Any, Final
 
-from firmware_shims import scenario, signal_map
+from firmware_shims import csv_log, scenario, signal_map
+from firmware_shims import options as shim_options
 from firmware_shims.can import CanSource
 from firmware_shims.clock import Clock
-from firmware_shims.linux import LinuxSensors
+from firmware_shims.gpio import open_line
+from firmware_shims.kuksa import open_databroker
+from firmware_shims.linux import open_sensors
 from firmware_shims.reading import Source
-from firmware_shims.replay import candump_source
+from firmware_shims.replay import ReplayOptions, candump_source
 
 ENTRY_POINTS: Final = "parkwatt.signals"
 
@@ -26,24 +29,21 @@ def _can(name: str, map_name: str | None, options: Mapping[str, Any], clock: Clo
 
 
 def _replay(name: str, map_name: str | None, options: Mapping[str, Any], clock: Clock) -> Source:
-    return candump_source(name, _signal_map(map_name), Path(_only(options, "file")), clock)
+    wanted = shim_options.read(options, ReplayOptions)
+    log = Path(wanted.file)
+    if log.suffix == ".csv":
+        shim_options.refuse_map(map_name, "a CSV names its signals and takes no map")
+        stale_after_s = wanted.stale_after_s or csv_log.STALE_AFTER_S
+        return csv_log.CsvReplay(name, log, clock, speed=wanted.speed, stale_after_s=stale_after_s)
+    if wanted.stale_after_s is not None:
+        raise ValueError("options.stale_after_s is for a CSV: a map says itself when a signal is stale")
+    return candump_source(name, _signal_map(map_name), log, clock, wanted.speed)
 
 
 def _scenario(name: str, map_name: str | None, options: Mapping[str, Any], clock: Clock) -> Source:
-    if map_name is not None:
-        raise ValueError(f"map = {map_name!r}: a scenario has no bus and takes no map")
-    return scenario.Scenario(name, scenario.load(_only(options, "file", scenario.PARKED_AND_CHARGING)), clock)
-
-
-def _linux(name: str, map_name: str | None, options: Mapping[str, Any], clock: Clock) -> Source:
-    if map_name is not None:
-        raise ValueError(f"map = {map_name!r}: the computer's own sensors take no map")
-    if unknown := sorted(set(options) - {"chip_zones", "root"}):
-        raise ValueError(f"options.{unknown[0]} is unknown: only options.chip_zones and options.root are")
-    zones = options.get("chip_zones")
-    if not isinstance(zones, list) or not zones or not all(isinstance(zone, str) for zone in zones):
-        raise ValueError(f"options.chip_zones is {zones!r}: a list of thermal zone types is needed")
-    return LinuxSensors(name, zones, clock, Path(options.get("root", "/sys")))
+    shim_options.refuse_map(map_name, "a scenario has no bus and takes no map")
+    wanted = shim_options.read(options, scenario.ScenarioOptions)
+    return scenario.Scenario(name, scenario.load(wanted.file), clock)
 
 
 def _signal_map(map_name: str | None) -> signal_map.SignalMap:
@@ -52,20 +52,11 @@ def _signal_map(map_name: str | None) -> signal_map.SignalMap:
     return signal_map.load(map_name)
 
 
-def _only(options: Mapping[str, Any], key: str, default: str | None = None) -> str:
-    """The one option that a shim takes; ValueError when it is missing, no text, or not alone."""
-    unknown = sorted(set(options) - {key})
-    if unknown:
-        raise ValueError(f"options.{unknown[0]} is unknown: only options.{key} is")
-    value = options.get(key, default)
-    if not isinstance(value, str) or not value:
-        raise ValueError(f"options.{key} is {value!r}: a file name is needed")
-    return value
-
-
 SHIMS: Final[Mapping[str, OpenSource]] = {
     "can": _can,
-    "linux": _linux,
+    "gpio": open_line,
+    "kuksa": open_databroker,
+    "linux": open_sensors,
     "replay": _replay,
     "scenario": _scenario,
 }

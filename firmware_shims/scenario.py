@@ -34,6 +34,12 @@ class ScenarioError(ValueError):
     """A scenario that cannot be used: one line with the file, the place and the value."""
 
 
+class ScenarioOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """`[signals.options]`: a scenario file, or the name of one that comes with the agent."""
+
+    file: Annotated[str, msgspec.Meta(min_length=1)] = PARKED_AND_CHARGING
+
+
 class Change(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     """One timed change of one signal; `value` None means that the sensor does not answer."""
 

@@ -25,6 +25,9 @@ PACK_VOLTAGE: Final = "Vehicle.Powertrain.TractionBattery.CurrentVoltage"  # V
 PACK_TEMPERATURE_MIN: Final = "Vehicle.Powertrain.TractionBattery.Temperature.Min"  # Celsius
 PACK_TEMPERATURE_MAX: Final = "Vehicle.Powertrain.TractionBattery.Temperature.Max"  # Celsius
 IS_CHARGING: Final = "Vehicle.Powertrain.TractionBattery.Charging.IsCharging"
+CABLE_CONNECTED: Final = (
+    "Vehicle.Powertrain.TractionBattery.Charging.ChargingPort.AnyPosition.IsChargingCableConnected"
+)
 LOW_VOLTAGE_BATTERY: Final = "Vehicle.LowVoltageBattery.CurrentVoltage"  # V
 AMBIENT_TEMPERATURE: Final = "Vehicle.Exterior.AirTemperature"  # Celsius
 

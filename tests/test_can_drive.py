@@ -20,7 +20,7 @@ from firmware_shims.can_bus import Bus
 from firmware_shims.clock import boottime_ns
 from firmware_shims.reading import Quality, Reading, Source
 from firmware_shims.replay import RecordedBus, candump_source, read_candump, read_log
-from firmware_shims.socketcand import UNREADABLE
+from firmware_shims.socketcand import UNREADABLE, Frame
 
 DRIVE = Path(__file__).parent.parent / "../shared/data/model3_drive.candump.log"
 TESLA = signal_map.load("tesla_model3")
@@ -192,6 +192,24 @@ def test_a_log_is_played_once_at_its_own_speed(tmp_path: Path) -> None:
         reading = ear.wait_for(vss.GEAR, vss.GEAR_DRIVE)
     assert reading.source == "log"
     assert source.counts.frames == 2
+
+
+def test_a_log_is_played_faster_than_it_was_recorded() -> None:
+    frames = [(stamp_s * 1_000_000_000, Frame(0x118, b"")) for stamp_s in (100, 105, 110)]
+    clock = LogClock()
+    bus = RecordedBus(frames, clock, clock.wait, speed=10)
+    seen = []
+    for _ in frames:
+        assert bus.recv(1) is not None
+        seen.append((clock() - 1_000_000_000) / 1e9)
+    assert seen == [0, 0.5, 1]
+
+
+def test_a_file_that_is_no_log_is_refused(tmp_path: Path) -> None:
+    log = tmp_path / "readme.log"
+    log.write_text("# a car\n")
+    with pytest.raises(ValueError, match=r"readme.log:1: no frame of a candump log, such as \(1\.000000\)"):
+        candump_source("log", TESLA, log, boottime_ns)
 
 
 def test_a_log_that_is_not_there_is_said_so(tmp_path: Path) -> None:

@@ -23,9 +23,13 @@ def opened(shim: str, map_name: str | None = None, **options: Any) -> Source:
 def test_every_shim_opens_by_name(tmp_path: Path) -> None:
     log = tmp_path / "drive.log"
     log.write_text("")
+    table = tmp_path / "day.csv"
+    table.write_text(f"t_s,path,value\n0,{vss.GEAR},126\n")
     sources = [
         opened("can", "tesla_model3", **SOCKETCAND),
         opened("replay", "tesla_model3", file=str(log)),
+        opened("replay", file=str(table)),
+        opened("kuksa"),
         opened("scenario"),
         opened("scenario", file="parked_and_charging"),
     ]
@@ -37,14 +41,18 @@ def test_every_shim_opens_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shim", "map_name", "options", "says"),
     [
-        ("cam", None, {}, "shim = 'cam' is unknown; known: can, linux, replay, scenario"),
+        ("cam", None, {}, "shim = 'cam' is unknown; known: can, gpio, kuksa, linux, replay, scenario"),
         ("can", None, SOCKETCAND, r"signals 'signals0' \(shim can\): map is missing: .*tesla_model3"),
         ("can", "vw", SOCKETCAND, "no signal map 'vw'"),
         ("can", "tesla_model3", {}, "options.interface is None"),
-        ("replay", "tesla_model3", {}, "options.file is None"),
+        ("replay", "tesla_model3", {}, "options: Object missing required field `file`"),
         ("replay", "tesla_model3", {"file": "none.log"}, "no candump log at none.log"),
+        ("replay", "tesla_model3", {"file": "a.log", "speed": 0}, r"options\.speed: Expected `float` >= 1"),
+        ("replay", "tesla_model3", {"file": "a.csv"}, "a CSV names its signals and takes no map"),
+        ("replay", "tesla_model3", {"file": "a.log", "stale_after_s": 1}, "stale_after_s is for a CSV"),
+        ("kuksa", "tesla_model3", {}, "takes no map"),
         ("scenario", "tesla_model3", {}, "takes no map"),
-        ("scenario", None, {"fiel": "x"}, "options.fiel is unknown: only options.file is"),
+        ("scenario", None, {"fiel": "x"}, "options: Object contains unknown field `fiel`"),
         ("scenario", None, {"file": "asleep"}, "no scenario 'asleep'"),
     ],
 )
@@ -68,7 +76,7 @@ def test_third_parties_add_a_source_by_entry_point(monkeypatch: pytest.MonkeyPat
         registry, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else []
     )
     assert set(opened("telepathy", kmh=3.5).stale_after_s) == {vss.SPEED}
-    with pytest.raises(ValueError, match="known: can, linux, replay, scenario, telepathy"):
+    with pytest.raises(ValueError, match="known: can, gpio, kuksa, linux, replay, scenario, telepathy"):
         opened("clairvoyance")
 
 
