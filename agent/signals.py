@@ -7,6 +7,7 @@ import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 
+from firmware_shims import vss
 from firmware_shims.reading import Quality, Reading, Snapshot, Source
 
 NS = 1_000_000_000
@@ -64,14 +65,15 @@ class Signals:
         return any(gone)
 
     def snapshot(self, now_ns: int) -> Snapshot:
-        """Fuse: the first source with a good reading speaks for a signal, else the first with any."""
-        fused: dict[str, Reading] = {}
+        """Fuse: the first source with a good reading speaks for a signal, else the first with any.
+
+        Good readings that contradict each other are none: who says "closed" while another says "open" is not believed.
+        """
+        offered: dict[str, list[Reading]] = {}
         for latest in self._latest.values():
             for path, reading in latest.items():
-                held = fused.get(path)
-                if held is None or (held.quality is not Quality.GOOD and reading.quality is Quality.GOOD):
-                    fused[path] = reading
-        return Snapshot(now_ns, fused)
+                offered.setdefault(path, []).append(reading)
+        return Snapshot(now_ns, {path: _fused(readings) for path, readings in offered.items()})
 
     def _expire(self, source: str, stale: Callable[[Reading], bool]) -> bool:
         latest = self._latest[source]
@@ -79,6 +81,23 @@ class Signals:
         for reading in gone:
             latest[reading.path] = replace(reading, quality=Quality.STALE)
         return bool(gone)
+
+
+def _fused(readings: Sequence[Reading]) -> Reading:
+    good = [reading for reading in readings if reading.quality is Quality.GOOD]
+    if not good:
+        return readings[0]
+    first = good[0]
+    if any(_contradicts(first, other) for other in good[1:]):
+        witnesses = " against ".join(reading.source for reading in good)
+        return replace(first, value=None, quality=Quality.INVALID, source=witnesses)
+    return first
+
+
+def _contradicts(one: Reading, other: Reading) -> bool:
+    """Whether two good readings cannot both be true. Measured quantities differ a little; states do not."""
+    is_state = one.path == vss.GEAR or isinstance(one.value, bool | str)
+    return is_state and one.value != other.value
 
 
 def _sound(reading: Reading) -> Reading:

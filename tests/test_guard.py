@@ -13,7 +13,7 @@ from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import Signals
 from firmware_shims import vss
-from firmware_shims.reading import Quality, Reading
+from firmware_shims.reading import Quality, Reading, Value
 
 
 @dataclass
@@ -132,6 +132,41 @@ def test_the_first_source_with_a_good_reading_speaks_for_a_signal() -> None:
     assert signals.snapshot(1).good(vss.SOC) == 40.0
     signals.update([Reading(vss.SOC, 50.0, "a", 2)])
     assert signals.snapshot(2).good(vss.SOC) == 50.0
+
+
+@pytest.mark.parametrize(
+    ("path", "one", "other"),
+    [
+        (vss.DRIVER_DOOR, False, True),
+        (vss.DRIVER_DOOR, True, False),
+        (vss.GEAR, vss.GEAR_PARK, vss.GEAR_DRIVE),
+        (vss.LOW_VOLTAGE_STATE, "OFF", "ON"),
+    ],
+)
+def test_sources_that_contradict_each_other_are_not_believed(path: str, one: Value, other: Value) -> None:
+    signals = Signals([HandSource("a"), HandSource("b"), HandSource("c")])
+    signals.update([Reading(path, one, "a", 1), Reading(path, other, "b", 1), Reading(path, one, "c", 1)])
+    fused = signals.snapshot(1)[path]
+    assert fused.quality is Quality.INVALID
+    assert fused.source == "a against b against c"
+    signals.update([Reading(path, one, "b", 2)])
+    assert signals.snapshot(2).good(path) == one
+
+
+def test_measurements_of_two_sources_may_differ() -> None:
+    signals = Signals([HandSource("a"), HandSource("b")])
+    signals.update([Reading(vss.SOC, 40.0, "a", 1), Reading(vss.SOC, 40.5, "b", 1)])
+    assert signals.snapshot(1).good(vss.SOC) == 40.0
+
+
+def test_a_second_source_that_sees_the_door_open_ends_work(bench: Bench) -> None:
+    other = HandSource("other", {vss.DRIVER_DOOR: 0.5})
+    policy = Policy(PolicySettings(settle_s=0, grid_proof_s=0), frozenset(PARKED_AND_CHARGING), compute_w=60)
+    guard = Guard(policy, [bench.source, other], bench.clock, lambda *_: None)
+    guard.update(bench.car.readings(bench.clock()))
+    assert guard.verdict.allowed
+    guard.update([Reading(vss.DRIVER_DOOR, True, "other", bench.clock())])
+    assert guard.verdict.urgent
 
 
 @pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
