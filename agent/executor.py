@@ -13,7 +13,7 @@ from dataclasses import dataclass, field
 from typing import Final
 
 from agent.guard import Guard
-from agent.job import DONE, NS, Chunk, Ending, Job, Origin, Spending
+from agent.job import DONE, NS, Chunk, Ending, Job, Key, Origin, Spending
 from agent.journal import Journal
 from agent.models import ModelCache, ModelUnavailableError
 from agent.policy.verdict import Verdict
@@ -28,7 +28,6 @@ from firmware_shims.clock import Clock
 from firmware_shims.power import CpuModelMeter
 
 log = logging.getLogger(__name__)
-Key = tuple[str, int]
 
 LANES: Final = 4
 """Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""

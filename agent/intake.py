@@ -14,7 +14,7 @@ import msgspec
 from agent.admission import Circumstances, admit
 from agent.executor import Executor
 from agent.guard import Guard
-from agent.job import NS, Ending, Job
+from agent.job import NS, Ending, Job, Key
 from agent.link import Inbound
 from agent.protocol import framing, jws, tensors
 from agent.protocol.messages import Attempt, Cancel, Control, Drain, Id, Resume, Settled, TaskState
@@ -26,7 +26,6 @@ from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreFull, 
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
-Key = tuple[str, int]
 
 
 class _Identity(msgspec.Struct):
@@ -94,7 +93,7 @@ class Intake:
         self.refused[refused.reason.label] += 1
         log.warning("refused a message on %s: %s", inbound.topic, refused)
         if key is not None:
-            self.reports.ended(key, Ending(TaskState.REJECTED, refused.reason, refused.text))
+            self.reports.rejected(key, Ending(TaskState.REJECTED, refused.reason, refused.text))
 
     # Tasks
 
@@ -196,19 +195,12 @@ class Intake:
         if job is not None:
             self.reports.event(job)
         elif not row.state.is_open:
-            code = None if row.reason_code is None else Reason(row.reason_code)
-            self.reports.ended(
-                key,
-                Ending(row.state, code, row.reason_text),
-                row.rows_answered or 0,
-                row.rows_to - row.rows_from,
-            )
+            self.reports.ended_before(row)
 
     def _say_superseded(self, row: TaskRow) -> None:
-        key = (row.id, row.attempt)
-        self.executor.superseded(key)
+        self.executor.superseded((row.id, row.attempt))
         ending = Ending(TaskState.SUPERSEDED, Reason.STALE_ATTEMPT, "a newer attempt has come")
-        self.reports.ended(key, ending, row.rows_answered or 0, row.rows_to - row.rows_from)
+        self.reports.ended_before(row, ending)
 
     # Control
 

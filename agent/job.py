@@ -11,6 +11,8 @@ from agent.protocol.reasons import Reason
 from backends.kernel import Tensor as TensorSpec
 
 NS = 1_000_000_000
+Key = tuple[str, int]
+"""The identity of a task: (id, attempt)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +90,7 @@ class Job:
         self.nbytes = sum(view.nbytes for view in self.inputs)
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Key:
         """The identity (id, attempt)."""
         return self.task.id, self.task.attempt
 

@@ -1,16 +1,12 @@
 """What is owed to the fleet is said again after every reconnect, until the fleet has it."""
 
 import asyncio
-import logging
 from dataclasses import dataclass
 from functools import partial
 
-from agent.job import Ending
-from agent.protocol.reasons import Reason
 from agent.reports import Reports
 from agent.store import Ledger, Store, TaskRow
 
-log = logging.getLogger(__name__)
 PAGE = 32
 """Results under way at a time while old ones are repeated, so that new work is not starved."""
 
@@ -31,22 +27,18 @@ class Outbox:
             after_key = page[-1][0]
             answers = [self.reports.result(body) for _, body in page]
             sent = [answer for answer in answers if answer is not None]
-            await asyncio.gather(
-                *sent, return_exceptions=True
-            )  # a link that is lost calls for the next round
+            # A link that is lost calls for the next round.
+            await asyncio.gather(*sent, return_exceptions=True)
             if len(sent) < len(page):
                 return
 
     async def _tell(self, row: TaskRow) -> None:
-        key = (row.id, row.attempt)
-        code = None if row.reason_code is None else Reason(row.reason_code)
-        ending = Ending(row.state, code, row.reason_text)
-        answer = self.reports.ended(key, ending, row.rows_answered or 0, row.rows_to - row.rows_from)
+        answer = self.reports.ended_before(row)
         if answer is None:
             return
         (outcome,) = await asyncio.gather(answer, return_exceptions=True)
         if outcome is None:
-            await self.store.run(lambda ledger: ledger.told(*key))
+            await self.store.run(lambda ledger: ledger.told(row.id, row.attempt))
 
 
 def _page(ledger: Ledger, after_key: int) -> list[tuple[int, bytes]]:

@@ -6,11 +6,13 @@ import logging
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.job import Ending, Job
+from agent.job import Ending, Job, Key
 from agent.link import Hints, Link, LinkDown, TooLarge
 from agent.protocol import framing
 from agent.protocol.messages import Event, Offline, ReasonInfo, State
+from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
+from agent.store import TaskRow
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -42,11 +44,18 @@ class Reports:
         said = ending or Ending(job.state, None)
         return self._send(self.topics.event, self._event(job.key, said, job.done, job.asked), job)
 
-    def ended(
-        self, key: tuple[str, int], ending: Ending, rows_done: int = 0, rows_total: int = 0
-    ) -> asyncio.Future[None] | None:
-        """Say that a task was not taken, or (again) how one ended."""
-        return self._send(self.topics.event, self._event(key, ending, rows_done, rows_total), None)
+    def rejected(self, key: Key, ending: Ending) -> asyncio.Future[None] | None:
+        """Say that a task was not taken."""
+        return self._send(self.topics.event, self._event(key, ending, 0, 0), None)
+
+    def ended_before(self, row: TaskRow, ending: Ending | None = None) -> asyncio.Future[None] | None:
+        """Say how a task ended that only the store still knows; without `ending` as it is recorded there."""
+        if ending is None:
+            code = None if row.reason_code is None else Reason(row.reason_code)
+            ending = Ending(row.state, code, row.reason_text)
+        asked = row.rows_to - row.rows_from
+        event = self._event((row.id, row.attempt), ending, row.rows_answered or 0, asked)
+        return self._send(self.topics.event, event, None)
 
     def result(self, body: bytes, job: Job | None = None) -> asyncio.Future[None] | None:
         """Send a result; for a job that is still open a positive answer renews its lease."""
@@ -84,7 +93,7 @@ class Reports:
         self._seq += 1
         return self._seq
 
-    def _event(self, key: tuple[str, int], ending: Ending, rows_done: int, rows_total: int) -> bytes:
+    def _event(self, key: Key, ending: Ending, rows_done: int, rows_total: int) -> bytes:
         task_id, attempt = key
         event = Event(
             id=task_id,

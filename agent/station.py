@@ -182,9 +182,8 @@ class Station:
         reaped = await worker.wait_reaped()
         by_itself = self.guard.dismiss(worker.kill) and not self._asked
         calls = [call for call in (self._probing, *self._loads.values()) if call is not None]
-        await asyncio.gather(
-            *calls, return_exceptions=True
-        )  # each has failed with WorkerDied, or had ended before
+        # Each has failed with WorkerDied, or had ended before.
+        await asyncio.gather(*calls, return_exceptions=True)
         self._worker = self._probing = None
         self._loads.clear()
         if by_itself:
