@@ -5,9 +5,11 @@ that ends the worker.
 """
 
 import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.policy.orders import Orders
 from agent.policy.verdict import FRESH, Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import NS, SOURCE_SILENT_NS, Signals
@@ -41,18 +43,22 @@ class Guard:
         sources: Sequence[Source],
         clock: Clock,
         on_change: Callable[[Verdict, Cue | None], None],
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self._policy = policy
         self._clock = clock
+        self._wall = wall
         self._on_change = on_change
         self._signals = Signals(sources)
         self._memory = FRESH
-        self._draining = False
+        self._orders = Orders()
         self._kills: list[Kill] = []
         self._lock = threading.Condition(threading.RLock())
         now_ns = clock()
         self._snapshot = self._signals.snapshot(now_ns)
-        self._verdict, self._memory = policy.judge(self._snapshot, FRESH, now_ns)
+        self._verdict, self._memory = policy.judge(
+            self._snapshot, FRESH, now_ns, orders=self._orders, unix_s=wall()
+        )
 
     @property
     def verdict(self) -> Verdict:
@@ -77,11 +83,16 @@ class Guard:
             if self._signals.heard(source, now_ns):
                 self._judge(now_ns)
 
-    def drain(self, draining: bool) -> None:
-        """The fleet asks for a drain, or ends it."""
+    @property
+    def orders(self) -> Orders:
+        """The orders that stand."""
+        return self._orders
+
+    def follow(self, orders: Orders) -> None:
+        """Let these orders stand from now on."""
         with self._lock:
-            if draining != self._draining:
-                self._draining = draining
+            if orders != self._orders:
+                self._orders = orders
                 self._judge(self._clock())
 
     def admit(self, kill: Kill) -> bool:
@@ -130,7 +141,7 @@ class Guard:
         before = self._verdict
         self._snapshot = self._signals.snapshot(now_ns)
         self._verdict, self._memory = self._policy.judge(
-            self._snapshot, self._memory, now_ns, draining=self._draining
+            self._snapshot, self._memory, now_ns, orders=self._orders, unix_s=self._wall()
         )
         cue = (
             self._shut(seen_ns, now_ns) if self._verdict.urgent and (self._kills or before.allowed) else None

@@ -6,7 +6,7 @@ import hashlib
 import logging
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
 import msgspec
@@ -64,7 +64,7 @@ class Intake:
         self.draining, self.time_floor_s = await self.store.run(
             lambda ledger: (ledger.facts.draining(), ledger.facts.time_floor())
         )
-        self.guard.drain(self.draining)
+        self.guard.follow(replace(self.guard.orders, draining=self.draining))
 
     def on_message(self, inbound: Inbound) -> None:
         """Take one message; returns at once, the acknowledgement follows when it is safe."""
@@ -234,7 +234,7 @@ class Intake:
         def follow(done: asyncio.Future[bool]) -> None:
             if self._acknowledge(done, inbound):
                 self.draining = done.result()
-                self.guard.drain(self.draining)
+                self.guard.follow(replace(self.guard.orders, draining=self.draining))
                 if self.draining:
                     self.executor.release_all(Reason.DRAINING, "the fleet has asked for a drain")
 

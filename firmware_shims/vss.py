@@ -16,6 +16,7 @@ DOORS: Final = tuple(
     for side in ("DriverSide", "PassengerSide")
 )
 DRIVER_DOOR: Final = DOORS[0]
+DRIVER_LOCK: Final = "Vehicle.Cabin.Door.Row1.DriverSide.IsLocked"
 DRIVER_SEAT: Final = "Vehicle.Cabin.Seat.Row1.DriverSide.IsOccupied"
 BRAKE: Final = "Vehicle.Chassis.Brake.PedalPosition"  # %
 
@@ -28,10 +29,17 @@ IS_CHARGING: Final = "Vehicle.Powertrain.TractionBattery.Charging.IsCharging"
 CABLE_CONNECTED: Final = (
     "Vehicle.Powertrain.TractionBattery.Charging.ChargingPort.AnyPosition.IsChargingCableConnected"
 )
+TIME_TO_COMPLETE: Final = (
+    "Vehicle.Powertrain.TractionBattery.Charging.TimeToComplete"  # s until the charge target
+)
 LOW_VOLTAGE_BATTERY: Final = "Vehicle.LowVoltageBattery.CurrentVoltage"  # V
 AMBIENT_TEMPERATURE: Final = "Vehicle.Exterior.AirTemperature"  # Celsius
 
 CHARGE_LINE_POWER: Final = "Vehicle.Powertrain.TractionBattery.Charging.LinePower"  # W, AC side; overlay
 CHIP_TEMPERATURE: Final = "Vehicle.Compute.Chip.Temperature"  # Celsius; overlay
+COMPUTE_RAIL: Final = (
+    "Vehicle.Compute.PowerRail"  # ON, GOING_DOWN, FAULT, OFF: this computer's supply; overlay
+)
+GRID_LIMIT: Final = "Vehicle.Compute.GridLimit"  # W that the grid leaves for this computer; overlay
 
-OVERLAY: Final = frozenset({CHARGE_LINE_POWER, CHIP_TEMPERATURE})
+OVERLAY: Final = frozenset({CHARGE_LINE_POWER, CHIP_TEMPERATURE, COMPUTE_RAIL, GRID_LIMIT})

@@ -7,8 +7,9 @@ from hypothesis import strategies as st
 
 from agent.policy.conditions import Cause
 from agent.policy.modes import Situation, mode_of
+from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
-from agent.policy.verdict import FRESH, Memory, Policy, Verdict
+from agent.policy.verdict import FRESH, NO_ORDERS, Memory, Policy, Verdict
 from agent.protocol.messages import Mode
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -25,12 +26,12 @@ class Parking:
     car: Car = field(default_factory=Car)
     memory: Memory = FRESH
     now_ns: int = 1000 * NS
-    draining: bool = False
+    orders: Orders = NO_ORDERS
 
     def look(self, after_s: float = 0.0) -> Verdict:
         self.now_ns += int(after_s * NS)
         verdict, self.memory = POLICY.judge(
-            self.car.snapshot(self.now_ns), self.memory, self.now_ns, draining=self.draining
+            self.car.snapshot(self.now_ns), self.memory, self.now_ns, orders=self.orders
         )
         return verdict
 
@@ -170,7 +171,7 @@ def test_low_charge_ends_work_gently_and_the_floor_at_once() -> None:
 def test_a_drain_is_not_urgent_and_shows_as_its_own_mode() -> None:
     parking = Parking()
     parking.settle()
-    parking.draining = True
+    parking.orders = Orders(draining=True)
     verdict = parking.look()
     assert not verdict.urgent
     assert [blocker.cause for blocker in verdict.blockers] == [Cause.ECONOMIC]

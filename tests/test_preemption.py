@@ -9,7 +9,7 @@ from agent.preemption import Preemption, Preemptions
 from agent.protocol.reasons import Reason
 
 MS = 1_000_000
-DOOR = Verdict(False, 0.0, (Blocker(Reason.OWNER_PRESENT, Cause.OWNER, True, None, 0),), None)
+DOOR = Verdict(False, 0.0, (Blocker(Reason.OWNER_PRESENT, Cause.OWNER, True, None, 0),), None, ())
 CUE = Cue(DOOR, seen_ns=10 * MS, shut_ns=11 * MS, killed_ns=12 * MS)
 
 

@@ -1,10 +1,10 @@
-"""The policy's conditions for people: the same predicates, judged once more for the eye."""
+"""The policy's conditions for people, as the verdict that stands has judged them."""
 
 from dataclasses import dataclass
 from typing import Final
 
 from agent.demo.stage import Stage
-from agent.policy.conditions import CONDITIONS, Cause, Condition, View
+from agent.policy.conditions import CONDITIONS, Cause, Condition, Judged
 from agent.protocol.reasons import Reason
 from firmware_shims.reading import Value
 
@@ -33,25 +33,12 @@ class Line:
 
 def conditions_of(stage: Stage) -> list[Line]:
     """Every condition of the policy in the table's order."""
-    guard = stage.service.guard
-    broken = {(blocker.reason, blocker.cause) for blocker in guard.verdict.blockers}
-    draining = (Reason.DRAINING, Cause.ECONOMIC) in broken
-    return [_line(condition, stage, draining, broken) for condition in CONDITIONS]
+    judged = stage.service.guard.verdict.judged
+    return [_line(condition, seen) for condition, seen in zip(CONDITIONS, judged, strict=True)]
 
 
-def _line(condition: Condition, stage: Stage, draining: bool, broken: set[tuple[Reason, Cause]]) -> Line:
-    key = (condition.reason, condition.cause)
-    judged = condition.judge(
-        View(
-            stage.service.guard.snapshot,
-            stage.settings.policy,
-            frozenset(stage.car.stale_after_s),
-            stage.compute_w,
-            draining,
-            held=key not in broken,
-        )
-    )
-    name = WORDS.get(key, condition.reason.label)
+def _line(condition: Condition, judged: Judged) -> Line:
+    name = WORDS.get((condition.reason, condition.cause), condition.reason.label)
     limit = judged.limit if isinstance(judged.limit, str) else f"limit {shown(judged.limit)}"
     return Line(name, judged.holds, shown(judged.value), limit)
 

@@ -8,6 +8,7 @@ import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
+from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -39,7 +40,8 @@ class View:
     settings: PolicySettings
     declared: frozenset[str]
     compute_w: float
-    draining: bool = False
+    orders: Orders
+    unix_s: float | None = None
     held: bool = False
 
 
@@ -175,7 +177,7 @@ def _chip_temperature(view: View) -> Judged:
 
 
 def _not_draining(view: View) -> Judged:
-    return Judged(not view.draining, view.draining, "no drain by the fleet")
+    return Judged(not view.orders.draining, view.orders.draining, "no drain by the fleet")
 
 
 def _settle_s(settings: PolicySettings) -> float:

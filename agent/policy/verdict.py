@@ -7,12 +7,14 @@ break for its own window, and the windows run side by side.
 from dataclasses import dataclass, replace
 
 from agent.policy.conditions import CONDITIONS, REQUIRED_SIGNALS, Cause, Condition, Judged, View
+from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
 from firmware_shims.reading import Snapshot, Value
 
 NS = 1_000_000_000
+NO_ORDERS = Orders()
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,12 +48,16 @@ class Blocker:
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What is allowed now. `next_ns`: when time alone may change it (None: never)."""
+    """What is allowed now. `next_ns`: when time alone may change it (None: never).
+
+    `judged`: what was seen of each condition, in the order of `CONDITIONS`.
+    """
 
     allowed: bool
     budget_w: float
     blockers: tuple[Blocker, ...]
     next_ns: int | None
+    judged: tuple[Judged, ...]
 
     @property
     def settling(self) -> bool:
@@ -82,10 +88,19 @@ class Policy:
         return REQUIRED_SIGNALS - self.declared
 
     def judge(
-        self, snapshot: Snapshot, memory: Memory, now_ns: int, *, draining: bool = False
+        self,
+        snapshot: Snapshot,
+        memory: Memory,
+        now_ns: int,
+        *,
+        orders: Orders = NO_ORDERS,
+        unix_s: float | None = None,
     ) -> tuple[Verdict, Memory]:
-        """Judge every condition once; returns the verdict and what to remember for the next call."""
-        view = View(snapshot, self.settings, self.declared, self.compute_w, draining)
+        """Judge every condition once; returns the verdict and what to remember for the next call.
+
+        `unix_s` is the wall clock, for what depends on it; None: unknown.
+        """
+        view = View(snapshot, self.settings, self.declared, self.compute_w, orders, unix_s)
         looks = [
             _look(condition, standing, view, now_ns)
             for condition, standing in zip(CONDITIONS, memory, strict=True)
@@ -101,6 +116,7 @@ class Policy:
             budget_w=0.0 if blockers else self._budget_w(snapshot),
             blockers=blockers,
             next_ns=min((look.next_ns for look in looks if look.next_ns is not None), default=None),
+            judged=tuple(look.judged for look in looks),
         )
         return verdict, tuple(look.standing for look in looks)
 
@@ -119,6 +135,7 @@ class _Look:
     """One condition judged once. `next_ns`: when its window or its grace ends."""
 
     condition: Condition
+    judged: Judged
     standing: Standing
     blocker: Blocker | None = None
     next_ns: int | None = None
@@ -133,15 +150,17 @@ def _look(condition: Condition, before: Standing, view: View, now_ns: int) -> _L
         held_ns = now_ns if before.held_ns is None else before.held_ns
         settled_ns = held_ns + window_ns
         if settled_ns > now_ns:
-            return _Look(condition, Standing(held_ns=held_ns), next_ns=settled_ns, settling=True)
-        return _Look(condition, Standing(held_ns=held_ns))
+            return _Look(condition, judged, Standing(held_ns=held_ns), next_ns=settled_ns, settling=True)
+        return _Look(condition, judged, Standing(held_ns=held_ns))
     established = before.held_ns is not None and now_ns >= before.held_ns + window_ns
     if judged.holds is False and established and grace_ns:
         failing_ns = now_ns if before.failing_ns is None else before.failing_ns
         if now_ns <= failing_ns + grace_ns:
-            return _Look(condition, replace(before, failing_ns=failing_ns), next_ns=failing_ns + grace_ns + 1)
+            return _Look(
+                condition, judged, replace(before, failing_ns=failing_ns), next_ns=failing_ns + grace_ns + 1
+            )
     broken_ns = now_ns if before.broken_ns is None else before.broken_ns
-    return _Look(condition, Standing(broken_ns=broken_ns), _blocker(condition, judged, broken_ns))
+    return _Look(condition, judged, Standing(broken_ns=broken_ns), _blocker(condition, judged, broken_ns))
 
 
 def _blocker(condition: Condition, judged: Judged, since_ns: int) -> Blocker:
