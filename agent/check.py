@@ -16,7 +16,8 @@ from agent.control import NoAgentAnswersError, ask
 from agent.devices import probed
 from agent.link import Link
 from agent.models import unsupported
-from agent.policy.conditions import REQUIRED_SIGNALS
+from agent.policy.conditions import required_signals, unwatched
+from agent.policy.settings import PolicySettings
 from agent.protocol.keys import KeyFileError, load_public_keys
 from agent.settings import BackendSettings, ConfigError, Settings, load
 from agent.status import Status
@@ -82,7 +83,7 @@ async def _tried(settings: Settings) -> AsyncIterator[Finding]:
     sources = settings.open_signals(boottime_ns)
     for source in sources:
         yield await signal_source(source)
-    yield required_signals(sources)
+    yield guards(settings.policy, sources)
     for section in settings.backends:
         for finding in await backend(section):
             yield finding
@@ -131,13 +132,17 @@ async def signal_source(source: Source) -> Finding:
     )
 
 
-def required_signals(sources: Sequence[Source]) -> Finding:
+def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:
     """Whether the sources together offer every signal without which no work is ever allowed."""
-    offered = {path for source in sources for path in source.stale_after_s}
-    if missing := sorted(REQUIRED_SIGNALS - offered):
+    offered = frozenset(path for source in sources for path in source.stale_after_s)
+    required = required_signals(policy)
+    if missing := sorted(required - offered):
         text = f"no source offers {', '.join(missing)}: work is never allowed"
         return broken("policy", "required signals", text, "add a source that does, or a map with these paths")
-    return works("policy", "required signals", f"all {len(REQUIRED_SIGNALS)} are offered")
+    text = f"all {len(required)} are offered"
+    if blind := [condition.name for condition in unwatched(offered)]:
+        text += f"; no source offers what these guards need, so they do not apply: {', '.join(blind)}"
+    return works("policy", "required signals", text)
 
 
 async def backend(section: BackendSettings) -> Sequence[Finding]:

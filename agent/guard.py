@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from agent.policy.memory import FRESH
 from agent.policy.orders import Orders
-from agent.policy.verdict import FRESH, Policy, Verdict
+from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import NS, SOURCE_SILENT_NS, Signals
 from firmware_shims.clock import Clock
@@ -43,7 +44,7 @@ class Guard:
         sources: Sequence[Source],
         clock: Clock,
         on_change: Callable[[Verdict, Cue | None], None],
-        wall: Callable[[], float] = time.time,
+        wall: Callable[[], float | None] = time.time,
     ) -> None:
         self._policy = policy
         self._clock = clock

@@ -102,8 +102,8 @@ class Service:
 
     def _policy(self) -> Policy:
         declared = frozenset(path for source in self._sources for path in source.stale_after_s)
-        compute_w = sum(backend.max_power_w for backend in self.settings.backends)
-        policy = Policy(self.settings.policy, declared, compute_w)
+        powers_w = [backend.max_power_w for backend in self.settings.backends]
+        policy = Policy(self.settings.policy, declared, sum(powers_w), min(powers_w))
         if policy.missing:
             missing = ", ".join(sorted(policy.missing))
             log.warning("no configured source offers %s: work is never allowed", missing)

@@ -5,11 +5,12 @@ from cars import NS, PARKED_AND_CHARGING, Car
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.conditions import Cause
+from agent.policy.condition import Cause
+from agent.policy.memory import FRESH, Memory
 from agent.policy.modes import Situation, mode_of
 from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
-from agent.policy.verdict import FRESH, NO_ORDERS, Memory, Policy, Verdict
+from agent.policy.verdict import NO_ORDERS, Policy, Verdict
 from agent.protocol.messages import Mode
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -227,7 +228,11 @@ def test_no_history_ends_in_work_while_a_cue_stands(
         ({"soc_stop_pct": 35}, "soc_stop_pct < soc_start_pct"),
         ({"soc_floor_pct": 10}, "greater than or equal to 20"),
         ({"chip_stop_c": 95}, "less than or equal to 90"),
-        ({"require_grid_proof": False}, "True"),
+        ({"require_grid_proof": False}, "say how much of it with pack_budget_pct_per_day, which is 0"),
+        ({"pack_budget_pct_per_day": 3}, "has no effect with require_grid_proof = true"),
+        ({"chip_trip_c": 98}, "chip_stop_c <= chip_trip_c - 9"),
+        ({"schedule": ["mon-fri 22-6"]}, "should be like"),
+        ({"time_zone": "Mars/Olympus"}, "no IANA time zone"),
         ({"pack_start_c": (-5, 35)}, "pack_start_c lies inside pack_stop_c"),
     ],
 )

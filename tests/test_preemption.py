@@ -3,7 +3,7 @@ import itertools
 import pytest
 
 from agent.guard import Cue
-from agent.policy.conditions import Cause
+from agent.policy.condition import Cause
 from agent.policy.verdict import Blocker, Verdict
 from agent.preemption import Preemption, Preemptions
 from agent.protocol.reasons import Reason

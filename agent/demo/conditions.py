@@ -1,24 +1,11 @@
 """The policy's conditions for people, as the verdict that stands has judged them."""
 
 from dataclasses import dataclass
-from typing import Final
 
 from agent.demo.stage import Stage
-from agent.policy.conditions import CONDITIONS, Cause, Condition, Judged
-from agent.protocol.reasons import Reason
+from agent.policy.condition import DOES_NOT_APPLY, Condition, Judged
+from agent.policy.conditions import CONDITIONS
 from firmware_shims.reading import Value
-
-WORDS: Final = {
-    (Reason.OWNER_PRESENT, Cause.OWNER): "owner away",
-    (Reason.NOT_PARKED, Cause.OWNER): "parked",
-    (Reason.NOT_GRID_POWERED, Cause.SAFETY): "grid powered",
-    (Reason.CHARGE_LOW, Cause.SAFETY): "charge, floor %",
-    (Reason.CHARGE_LOW, Cause.ECONOMIC): "charge %",
-    (Reason.PACK_TEMPERATURE, Cause.SAFETY): "pack °C",
-    (Reason.CHIP_TEMPERATURE, Cause.SAFETY): "chip °C",
-    (Reason.DRAINING, Cause.ECONOMIC): "no drain",
-}
-"""What holds where a condition's reason says what does not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,15 +19,22 @@ class Line:
 
 
 def conditions_of(stage: Stage) -> list[Line]:
-    """Every condition of the policy in the table's order."""
-    judged = stage.service.guard.verdict.judged
-    return [_line(condition, seen) for condition, seen in zip(CONDITIONS, judged, strict=True)]
+    """What there is to watch, in the table's order."""
+    seen = zip(CONDITIONS, stage.service.guard.verdict.judged, strict=True)
+    return [_line(condition, judged) for condition, judged in seen if _worth_a_line(condition, judged)]
+
+
+def _worth_a_line(condition: Condition, judged: Judged) -> bool:
+    """Orders and floors are shown when they stop work; what does not apply to this car, never."""
+    if not judged.holds:
+        return True
+    from_signals = bool(condition.required or condition.optional)
+    return judged != DOES_NOT_APPLY and from_signals and not condition.name.endswith("floor")
 
 
 def _line(condition: Condition, judged: Judged) -> Line:
-    name = WORDS.get((condition.reason, condition.cause), condition.reason.label)
     limit = judged.limit if isinstance(judged.limit, str) else f"limit {shown(judged.limit)}"
-    return Line(name, judged.holds, shown(judged.value), limit)
+    return Line(condition.name, judged.holds, shown(judged.value), limit)
 
 
 def shown(value: Value | None) -> str:

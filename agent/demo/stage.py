@@ -34,11 +34,6 @@ class Stage:
     """Rows of the whole demo; None where time decides."""
     _rows_seen: int = 0
 
-    @property
-    def compute_w(self) -> float:
-        """What the backends may draw."""
-        return sum(backend.max_power_w for backend in self.settings.backends)
-
     def tell(self, text: str) -> None:
         """Say what has just happened."""
         at_s = self.record.now_s

@@ -116,7 +116,7 @@ def _headline(stage: Stage) -> Text:
 def _conditions(stage: Stage) -> Table:
     table = Table(box=None, expand=True, show_header=False, pad_edge=False)
     table.add_column(width=1)
-    table.add_column(width=16, no_wrap=True)
+    table.add_column(width=20, no_wrap=True)
     table.add_column(width=8, no_wrap=True, justify="right")
     table.add_column(ratio=1, no_wrap=True, style="dim")
     for line in conditions_of(stage):

@@ -1,38 +1,30 @@
-"""The verdict: a pure function of what the car shows, what was remembered, the settings and the time.
+"""The verdict: a pure function of what the car shows, what was remembered, the settings, the orders and the time.
 
 Unknown blocks. Leaving happens on the first bad look; entering takes until every condition has held without a
 break for its own window, and the windows run side by side.
 """
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from typing import Final
 
-from agent.policy.conditions import CONDITIONS, REQUIRED_SIGNALS, Cause, Condition, Judged, View
+from agent.policy.condition import Cause, Condition, Judged, View, number
+from agent.policy.conditions import CONDITIONS, PARKED, PROOF, required_signals
+from agent.policy.energy import grid_limit_w
+from agent.policy.low_pass import LowPass
+from agent.policy.memory import Memory, Standing
 from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
+from agent.policy.times import HOUR_NS
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
 from firmware_shims.reading import Snapshot, Value
 
-NS = 1_000_000_000
-NO_ORDERS = Orders()
-
-
-@dataclass(frozen=True, slots=True)
-class Standing:
-    """What is remembered of one condition between two looks.
-
-    `held_ns`: holds without a break since then. `failing_ns`: false since then, but still within its grace.
-    `broken_ns`: blocks since then.
-    """
-
-    held_ns: int | None = None
-    failing_ns: int | None = None
-    broken_ns: int | None = None
-
-
-Memory = tuple[Standing, ...]
-"""One standing a condition, in the order of `CONDITIONS`."""
-FRESH: Memory = tuple(Standing() for _ in CONDITIONS)
+NS: Final = 1_000_000_000
+NO_ORDERS: Final = Orders()
+_PARKED: Final = CONDITIONS.index(PARKED)
+_A_MOMENT_NS: Final = 1_000_000
+"""Time alone is looked at no sooner than this, so that a rounded instant is not looked at twice."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,6 +42,7 @@ class Blocker:
 class Verdict:
     """What is allowed now. `next_ns`: when time alone may change it (None: never).
 
+    `settling`: everything holds and only windows have to pass. `on_pack`: allowed without proven grid power.
     `judged`: what was seen of each condition, in the order of `CONDITIONS`.
     """
 
@@ -58,11 +51,8 @@ class Verdict:
     blockers: tuple[Blocker, ...]
     next_ns: int | None
     judged: tuple[Judged, ...]
-
-    @property
-    def settling(self) -> bool:
-        """Everything holds and only windows have to pass."""
-        return not self.allowed and all(blocker.reason is Reason.SETTLING for blocker in self.blockers)
+    settling: bool = False
+    on_pack: bool = False
 
     @property
     def urgent(self) -> bool:
@@ -76,16 +66,20 @@ class Verdict:
 
 @dataclass(frozen=True, slots=True)
 class Policy:
-    """The fixed inputs: settings, the signals that the configured sources declare, the need in watts."""
+    """The fixed inputs: settings, the signals that the configured sources declare, the need in watts.
+
+    `compute_w` is what all backends together may draw, `least_w` the smallest of them (default: all of it).
+    """
 
     settings: PolicySettings
     declared: frozenset[str]
     compute_w: float
+    least_w: float | None = None
 
     @property
     def missing(self) -> frozenset[str]:
         """Required signals that no configured source declares: without one of them no work is ever allowed."""
-        return REQUIRED_SIGNALS - self.declared
+        return required_signals(self.settings) - self.declared
 
     def judge(
         self,
@@ -98,84 +92,168 @@ class Policy:
     ) -> tuple[Verdict, Memory]:
         """Judge every condition once; returns the verdict and what to remember for the next call.
 
-        `unix_s` is the wall clock, for what depends on it; None: unknown.
+        `unix_s` is the wall clock, for what depends on it; None: it cannot be trusted.
         """
-        view = View(snapshot, self.settings, self.declared, self.compute_w, orders, unix_s)
+        view = self._view(snapshot, memory, now_ns, orders, unix_s)
+        standings = dict(zip(CONDITIONS, memory.standings, strict=True))
+        proof = {condition: _look(condition, standings[condition], view) for condition in PROOF}
+        view = replace(view, grid_proven=all(look.counts for look in proof.values()))
         looks = [
-            _look(condition, standing, view, now_ns)
-            for condition, standing in zip(CONDITIONS, memory, strict=True)
+            proof.get(condition) or _look(condition, standings[condition], view) for condition in CONDITIONS
         ]
-        broken = [look.blocker for look in looks if look.blocker]
-        # Two conditions may rest on one signal: the first of the table speaks for both.
-        first = {(blocker.reason, blocker.value): blocker for blocker in reversed(broken)}
-        blockers = tuple(blocker for blocker in broken if blocker in first.values()) or _settling(
-            looks, now_ns
-        )
+        excused = () if self.settings.require_grid_proof else PROOF
+        decisive = [look for look in looks if look.condition not in excused]
+        broken = _broken(decisive)
+        blockers = broken or _settling(decisive, now_ns)
         verdict = Verdict(
             allowed=not blockers,
-            budget_w=0.0 if blockers else self._budget_w(snapshot),
+            budget_w=0.0 if blockers else self._budget_w(view),
             blockers=blockers,
-            next_ns=min((look.next_ns for look in looks if look.next_ns is not None), default=None),
+            next_ns=self._next_ns(looks, view),
             judged=tuple(look.judged for look in looks),
+            settling=bool(blockers) and not broken,
+            on_pack=not blockers and not view.grid_proven,
         )
-        return verdict, tuple(look.standing for look in looks)
+        return verdict, _remembered(verdict, looks, view)
 
-    def _budget_w(self, snapshot: Snapshot) -> float:
-        """Watts that may be drawn: the need, derated linearly between `chip_derate_c` and `chip_stop_c`."""
-        chip_c = snapshot.good(vss.CHIP_TEMPERATURE)
-        if not isinstance(chip_c, int | float):
+    def _view(
+        self, snapshot: Snapshot, memory: Memory, now_ns: int, orders: Orders, unix_s: float | None
+    ) -> View:
+        pack_use = memory.pack_use.followed(number(snapshot, vss.SOC), now_ns)
+        return View(
+            snapshot=snapshot,
+            settings=self.settings,
+            declared=self.declared,
+            compute_w=self.compute_w,
+            least_w=self.compute_w if self.least_w is None else self.least_w,
+            orders=orders,
+            unix_s=unix_s,
+            now_ns=now_ns,
+            grid_proven=False,
+            allowed=memory.allowed,
+            on_pack=memory.on_pack,
+            pack_use=pack_use,
+            supply_v=self._filtered(memory.supply_v, number(snapshot, vss.LOW_VOLTAGE_BATTERY), now_ns),
+            starts_ns=memory.starts_ns,
+        )
+
+    def _filtered(self, before: LowPass | None, supply_v: float | None, now_ns: int) -> LowPass | None:
+        """The filter moves on with each look, and starts again after the supply was unknown."""
+        if supply_v is None:
+            return None
+        return (before or LowPass(supply_v, supply_v, now_ns, self.settings.lv_filter_s)).moved(
+            supply_v, now_ns
+        )
+
+    def _budget_w(self, view: View) -> float:
+        """Watts that may be drawn: the need, derated from `chip_derate_c` to `chip_stop_c`, and the grid's limit."""
+        chip_c = number(view.snapshot, vss.CHIP_TEMPERATURE)
+        if chip_c is None:
             return 0.0
         span_c = self.settings.chip_stop_c - self.settings.chip_derate_c
-        share = (self.settings.chip_stop_c - chip_c) / span_c
-        return self.compute_w * max(0.0, min(1.0, share))
+        share = max(0.0, min(1.0, (self.settings.chip_stop_c - chip_c) / span_c))
+        limit_w = grid_limit_w(view)
+        return min(self.compute_w * share, self.compute_w if limit_w is None else limit_w)
+
+    def _next_ns(self, looks: Sequence["_Look"], view: View) -> int | None:
+        times_ns = [look.next_ns for look in looks if look.next_ns is not None]
+        renews_ns = view.pack_use.renews_ns(view.now_ns)
+        if renews_ns is not None:
+            times_ns.append(renews_ns)
+        return min(times_ns, default=None)
 
 
 @dataclass(frozen=True, slots=True)
 class _Look:
-    """One condition judged once. `next_ns`: when its window or its grace ends."""
+    """One condition judged once. `settled_ns`: when its window ends; `next_ns`: when time alone may change it."""
 
     condition: Condition
     judged: Judged
     standing: Standing
     blocker: Blocker | None = None
+    settled_ns: int | None = None
     next_ns: int | None = None
-    settling: bool = False
+
+    @property
+    def counts(self) -> bool:
+        """It holds, its window has passed; or it fails within its grace."""
+        return self.blocker is None and self.settled_ns is None
 
 
-def _look(condition: Condition, before: Standing, view: View, now_ns: int) -> _Look:
-    window_ns = int(condition.window_s(view.settings) * NS)
-    grace_ns = int(condition.grace_s(view.settings) * NS)
-    judged = condition.judge(replace(view, held=before.held_ns is not None))
+def _look(condition: Condition, before: Standing, view: View) -> _Look:
+    judged = condition.judge(view, before.held_ns is not None)
+    again_ns = None if judged.again_s is None else view.now_ns + int(judged.again_s * NS) + _A_MOMENT_NS
     if judged.holds:
-        held_ns = now_ns if before.held_ns is None else before.held_ns
-        settled_ns = held_ns + window_ns
-        if settled_ns > now_ns:
-            return _Look(condition, judged, Standing(held_ns=held_ns), next_ns=settled_ns, settling=True)
-        return _Look(condition, judged, Standing(held_ns=held_ns))
-    established = before.held_ns is not None and now_ns >= before.held_ns + window_ns
-    if judged.holds is False and established and grace_ns:
-        failing_ns = now_ns if before.failing_ns is None else before.failing_ns
-        if now_ns <= failing_ns + grace_ns:
-            return _Look(
-                condition, judged, replace(before, failing_ns=failing_ns), next_ns=failing_ns + grace_ns + 1
-            )
-    broken_ns = now_ns if before.broken_ns is None else before.broken_ns
-    return _Look(condition, judged, Standing(broken_ns=broken_ns), _blocker(condition, judged, broken_ns))
+        return _holding(condition, judged, before, view, again_ns)
+    grace_ns = int(condition.grace_s(view.settings) * NS)
+    counted = before.held_ns is not None and view.now_ns >= before.held_ns + before.window_ns
+    if judged.holds is False and counted and grace_ns:
+        failing_ns = view.now_ns if before.failing_ns is None else before.failing_ns
+        if view.now_ns <= failing_ns + grace_ns:
+            standing = replace(before, failing_ns=failing_ns)
+            return _Look(condition, judged, standing, next_ns=failing_ns + grace_ns + 1)
+    broken_ns = view.now_ns if before.broken_ns is None else before.broken_ns
+    lapsed = before.lapsed or (judged.holds is False and counted)
+    standing = Standing(broken_ns=broken_ns, lapsed=lapsed)
+    return _Look(condition, judged, standing, _blocker(condition, judged, broken_ns), next_ns=again_ns)
+
+
+def _holding(
+    condition: Condition, judged: Judged, before: Standing, view: View, again_ns: int | None
+) -> _Look:
+    held_ns, window_ns = before.held_ns, before.window_ns
+    if held_ns is None:
+        resuming = before.lapsed and condition.resume_s is not None
+        window_s = condition.resume_s if resuming and condition.resume_s else condition.window_s
+        held_ns, window_ns = view.now_ns, int(window_s(view.settings) * NS)
+    settled_ns = held_ns + window_ns
+    if settled_ns <= view.now_ns:
+        return _Look(condition, judged, Standing(held_ns, window_ns), next_ns=again_ns)
+    next_ns = settled_ns if again_ns is None else min(settled_ns, again_ns)
+    standing = Standing(held_ns, window_ns, lapsed=before.lapsed)
+    return _Look(condition, judged, standing, settled_ns=settled_ns, next_ns=next_ns)
 
 
 def _blocker(condition: Condition, judged: Judged, since_ns: int) -> Blocker:
-    if judged.holds is None:
-        return Blocker(Reason.UNKNOWN_SIGNAL, condition.cause, judged.value, judged.limit, since_ns)
-    return Blocker(condition.reason, condition.cause, judged.value, judged.limit, since_ns)
+    reason = Reason.UNKNOWN_SIGNAL if judged.holds is None else condition.reason
+    return Blocker(reason, condition.cause, judged.value, judged.limit, since_ns)
 
 
-def _settling(looks: list[_Look], now_ns: int) -> tuple[Blocker, ...]:
+def _broken(looks: Sequence[_Look]) -> tuple[Blocker, ...]:
+    """Where two conditions rest on one signal the first of the table speaks for both."""
+    first: dict[tuple[Reason, Value | None], Blocker] = {}
+    for look in looks:
+        if look.blocker is not None:
+            first.setdefault((look.blocker.reason, look.blocker.value), look.blocker)
+    return tuple(first.values())
+
+
+def _settling(looks: Sequence[_Look], now_ns: int) -> tuple[Blocker, ...]:
     """The one blocker that stands while windows have still to pass: the seconds left of the longest."""
-    waiting = [look for look in looks if look.settling]
+    waiting = [(look.settled_ns, look) for look in looks if look.settled_ns is not None]
     if not waiting:
         return ()
-    last = max(waiting, key=lambda look: look.next_ns or 0)
-    left_s = ((last.next_ns or now_ns) - now_ns) / NS
-    since_ns = last.standing.held_ns or now_ns
+    settled_ns, last = max(waiting, key=lambda pair: pair[0])
     limit = f"{last.condition.reason.label} to stay clear"
-    return (Blocker(Reason.SETTLING, last.condition.cause, round(left_s, 1), limit, since_ns),)
+    since_ns = last.standing.held_ns or now_ns
+    left_s = round((settled_ns - now_ns) / NS, 1)
+    return (Blocker(Reason.SETTLING, last.condition.cause, left_s, limit, since_ns),)
+
+
+def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View) -> Memory:
+    starts_ns = tuple(start_ns for start_ns in view.starts_ns if view.now_ns - start_ns < HOUR_NS)
+    if verdict.allowed and not view.allowed:
+        starts_ns = (*starts_ns, view.now_ns)
+    pack_use = view.pack_use
+    if verdict.on_pack:
+        pack_use = pack_use.begun(number(view.snapshot, vss.SOC))
+    elif view.grid_proven or looks[_PARKED].judged.holds is False:
+        pack_use = pack_use.ended()
+    return Memory(
+        standings=tuple(look.standing for look in looks),
+        allowed=verdict.allowed,
+        on_pack=verdict.on_pack,
+        supply_v=view.supply_v,
+        pack_use=pack_use,
+        starts_ns=starts_ns,
+    )

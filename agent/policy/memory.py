@@ -1,0 +1,38 @@
+"""What the policy remembers between two looks. Plain frozen data: the same memory and view give the same verdict."""
+
+from dataclasses import dataclass, field
+
+from agent.policy.conditions import CONDITIONS
+from agent.policy.low_pass import LowPass
+from agent.policy.pack_use import PackUse
+
+
+@dataclass(frozen=True, slots=True)
+class Standing:
+    """What is remembered of one condition.
+
+    `held_ns`: holds without a break since then, and counts after `window_ns`. `failing_ns`: false since then, but
+    still within its grace. `broken_ns`: blocks since then. `lapsed`: it counted once, broke, and has not counted
+    again.
+    """
+
+    held_ns: int | None = None
+    window_ns: int = 0
+    failing_ns: int | None = None
+    broken_ns: int | None = None
+    lapsed: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """Standings in the order of `CONDITIONS`; the supply's filter, the pack's use and the starts of the last hour."""
+
+    standings: tuple[Standing, ...] = field(default_factory=lambda: tuple(Standing() for _ in CONDITIONS))
+    allowed: bool = False
+    on_pack: bool = False
+    supply_v: LowPass | None = None
+    pack_use: PackUse = field(default_factory=PackUse)
+    starts_ns: tuple[int, ...] = ()
+
+
+FRESH = Memory()
