@@ -20,6 +20,7 @@ bench: .venv/dev
 
 docs: .venv/dev
 	$(BIN)/python -m agent.protocol.schema docs/protocol
+	$(BIN)/python -m agent.guards_page docs/guards.md
 
 .venv/%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -10,12 +10,15 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Final
 
 from agent.guard import Guard
 from agent.job import DONE, NS, Chunk, Ending, Job, Key, Origin, Spending
 from agent.journal import Journal
 from agent.models import ModelCache, ModelUnavailableError
+from agent.pace import Pace
+from agent.policy.shares import shares
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
@@ -71,6 +74,19 @@ class Executor:
     """Jobs that the worker has in hand, in its order; with the slot of a run."""
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _winding_down: asyncio.Task[None] | None = None
+    _paces: dict[Station, Pace] = field(init=False)
+
+    def __post_init__(self) -> None:
+        """Give each backend its share of the power budget."""
+        self._paces = {
+            station: Pace(partial(self._share, place)) for place, station in enumerate(self.stations)
+        }
+
+    def _share(self, place: int) -> float:
+        """What the budget leaves for a backend; all of it where the gate, not the budget, decides."""
+        verdict = self.guard.verdict
+        needs_w = [station.settings.max_power_w for station in self.stations]
+        return shares(needs_w, verdict.budget_w)[place] if verdict.allowed else 1.0
 
     @property
     def running(self) -> bool:
@@ -263,6 +279,10 @@ class Executor:
         station.worked()
 
     async def _run(self, station: Station, worker: WorkerProcess, slot: Slot, job: Job) -> RunDone:
+        async with self._paces[station].turn():
+            return await self._run_now(station, worker, slot, job)
+
+    async def _run_now(self, station: Station, worker: WorkerProcess, slot: Slot, job: Job) -> RunDone:
         if not self.guard.verdict.allowed:
             raise GateShut
         inside = self._inside[station]

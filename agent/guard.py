@@ -7,10 +7,11 @@ that ends the worker.
 import threading
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from agent.policy.memory import FRESH
 from agent.policy.orders import Orders
+from agent.policy.pack_use import PackUse
 from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import NS, SOURCE_SILENT_NS, Signals
@@ -20,6 +21,9 @@ from firmware_shims.reading import Reading, Snapshot, Source
 Kill = Callable[[], int | None]
 """Ends a worker with all its processes at once; returns when the signal was sent, None when it was gone already."""
 TICK_NS = SOURCE_SILENT_NS // 2
+WALL_NS = 30 * NS
+"""The wall clock may be set: what depends on it is judged at least so often."""
+BUDGET_STEP = 0.1
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +57,7 @@ class Guard:
         self._signals = Signals(sources)
         self._memory = FRESH
         self._orders = Orders()
+        self._judged_ns = clock()
         self._kills: list[Kill] = []
         self._lock = threading.Condition(threading.RLock())
         now_ns = clock()
@@ -60,6 +65,7 @@ class Guard:
         self._verdict, self._memory = policy.judge(
             self._snapshot, FRESH, now_ns, orders=self._orders, unix_s=wall()
         )
+        self._said = self._verdict
 
     @property
     def verdict(self) -> Verdict:
@@ -96,6 +102,17 @@ class Guard:
                 self._orders = orders
                 self._judge(self._clock())
 
+    @property
+    def pack_use(self) -> PackUse:
+        """What work has taken from the traction battery, for who keeps it over a restart."""
+        return self._memory.pack_use
+
+    def recall(self, pack_use: PackUse) -> None:
+        """Go on from what was kept."""
+        with self._lock:
+            self._memory = replace(self._memory, pack_use=pack_use)
+            self._judge(self._clock())
+
     def admit(self, kill: Kill) -> bool:
         """Register a worker before it does anything; False when none may exist now."""
         with self._lock:
@@ -128,18 +145,23 @@ class Guard:
         """Look at the time once; returns for how many nanoseconds nothing can change by time alone."""
         with self._lock:
             now_ns = self._clock()
-            if self._signals.look(now_ns) or now_ns >= (self._verdict.next_ns or now_ns + 1):
+            if self._signals.look(now_ns) or now_ns >= self._due_ns():
                 self._judge(now_ns)
-            return min(TICK_NS, (self._verdict.next_ns or now_ns + TICK_NS) - now_ns)
+            return min(TICK_NS, self._due_ns() - now_ns)
 
     def wake(self) -> None:
         """Let `run` look at once, for example at its `stop`."""
         with self._lock:
             self._lock.notify_all()
 
+    def _due_ns(self) -> int:
+        """When to judge again if no reading changes."""
+        wall_ns = self._judged_ns + WALL_NS
+        return wall_ns if self._verdict.next_ns is None else min(wall_ns, self._verdict.next_ns)
+
     def _judge(self, seen_ns: int) -> None:
-        now_ns = self._clock()
-        before = self._verdict
+        now_ns = self._judged_ns = self._clock()
+        before, taken = self._verdict, self._memory.pack_use.taken
         self._snapshot = self._signals.snapshot(now_ns)
         self._verdict, self._memory = self._policy.judge(
             self._snapshot, self._memory, now_ns, orders=self._orders, unix_s=self._wall()
@@ -147,7 +169,8 @@ class Guard:
         cue = (
             self._shut(seen_ns, now_ns) if self._verdict.urgent and (self._kills or before.allowed) else None
         )
-        if cue is not None or _reasons(self._verdict) != _reasons(before):
+        if cue is not None or _is_news(self._verdict, self._said) or self._memory.pack_use.taken != taken:
+            self._said = self._verdict
             self._on_change(self._verdict, cue)
         if self._verdict.next_ns != before.next_ns:
             self._lock.notify_all()
@@ -161,8 +184,13 @@ class Guard:
         )
 
 
+def _is_news(verdict: Verdict, said: Verdict) -> bool:
+    """Other reasons, another unknown signal, or a budget that is a tenth off; not a value that drifts."""
+    step_w = BUDGET_STEP * max(verdict.budget_w, said.budget_w)
+    return _reasons(verdict) != _reasons(said) or abs(verdict.budget_w - said.budget_w) > step_w
+
+
 def _reasons(verdict: Verdict) -> list[tuple[Reason, str]]:
-    """What of a verdict is news: the reasons, and for an unknown the signal; not a value that drifts."""
     return [
         (blocker.reason, str(blocker.value) if blocker.reason is Reason.UNKNOWN_SIGNAL else "")
         for blocker in verdict.blockers

@@ -43,6 +43,7 @@ file = "{folder}/chip.toml"
 [policy]
 settle_s = {settle_s}
 grid_proof_s = {settle_s}
+starts_per_hour = 1_000_000
 
 [[backends]]
 use = "{backend}"

@@ -30,6 +30,7 @@ shim = "scenario"
 [policy]
 settle_s = 0.2
 grid_proof_s = 0.2
+starts_per_hour = 1000
 
 [[backends]]
 use = "{backend}"

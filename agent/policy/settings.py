@@ -47,7 +47,7 @@ class PolicySettings(BaseModel):
     """How long every condition must have held without a break before work starts."""
     resume_economic_s: Seconds = 180
     """The same after a cause that is neither the owner's nor one of safety has ended work."""
-    starts_per_hour: Annotated[int, Field(ge=1, le=60)] = 6
+    starts_per_hour: Annotated[int, Field(ge=1)] = 6
     grid_proof_s: Seconds = 30
     grid_lost_s: Annotated[float, Field(ge=0, le=30)] = 3
     grid_ac_factor: Annotated[float, Field(ge=1, le=10)] = 1.1
