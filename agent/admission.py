@@ -3,15 +3,24 @@
 import datetime as dt
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Final
 
 from agent.protocol.messages import EnergySource, Task
 from agent.protocol.reasons import Reason, Refused
 from agent.settings import Settings
 
+LONG_ROW_S: Final = 300.0
+"""A row is done whole or not at all. Shorter ones waste at most 0.6 % of the parked time with no forecast at all."""
+LIKELY_ENOUGH: Final = 0.9
+
 
 @dataclass(frozen=True, slots=True)
 class Circumstances:
-    """What the rules look at beside the task. `now` is never earlier than the newest trusted signed time."""
+    """What the rules look at beside the task. `now` is never earlier than the newest trusted signed time.
+
+    `row_s`: measured seconds of one row of this model, None before the first. `stays_for`: P(the car stays at least
+    so many seconds more), None where it is not known. `kills_workers`: this model has ended its worker twice.
+    """
 
     settings: Settings
     energy_source: EnergySource
@@ -20,6 +29,9 @@ class Circumstances:
     open_bytes: int
     queued_s: float
     task_bytes: int
+    row_s: float | None
+    stays_for: Callable[[float], float | None]
+    kills_workers: bool
 
 
 def _audience(task: Task, at: Circumstances) -> str | None:
@@ -63,6 +75,27 @@ def _inputs_url(task: Task, _: Circumstances) -> str | None:
     return "inputs_url is not supported yet: send the inputs in the message" if task.inputs_url else None
 
 
+def _killer(task: Task, at: Circumstances) -> str | None:
+    model = task.model
+    return (
+        f"model {model.name} {model.version} ended its worker twice here: send other bytes"
+        if at.kills_workers
+        else None
+    )
+
+
+def _stay(_: Task, at: Circumstances) -> str | None:
+    """A model that nobody has measured here is taken: its first row tells."""
+    if at.row_s is None or at.row_s <= LONG_ROW_S:
+        return None
+    likely = at.stays_for(at.row_s)
+    if likely is None:
+        return f"one row takes {at.row_s:.0f} s, and it is not known how long the car will stay"
+    if likely < LIKELY_ENOUGH:
+        return f"one row takes {at.row_s:.0f} s, the car stays so long with p = {likely:.3f}, {LIKELY_ENOUGH:g} is needed"
+    return None
+
+
 def _queue(_: Task, at: Circumstances) -> str | None:
     limits = at.settings.tasks
     if not at.open_tasks:
@@ -83,6 +116,8 @@ RULES: tuple[tuple[Reason, Callable[[Task, Circumstances], str | None]], ...] = 
     (Reason.LIMIT_ENERGY, _energy),
     (Reason.BACKEND_UNUSABLE, _backend),
     (Reason.INPUT_FETCH, _inputs_url),
+    (Reason.MODEL_INVALID, _killer),
+    (Reason.DEPARTURE_SOON, _stay),
     (Reason.QUEUE_FULL, _queue),
 )
 

@@ -19,11 +19,13 @@ from agent.models import unsupported
 from agent.policy.conditions import required_signals, unwatched
 from agent.policy.settings import PolicySettings
 from agent.protocol.keys import KeyFileError, load_public_keys
+from agent.protocol.reasons import Reason
 from agent.settings import BackendSettings, ConfigError, Settings, load
 from agent.status import Status
 from agent.store import StoreUnusable
 from agent.store.database import connect, locked, one_line_refusals
 from firmware_shims.clock import boottime_ns
+from firmware_shims.pushed import PushedSignals
 from firmware_shims.reading import Quality, Reading, Source
 
 CONFIGURATION: Final = "configuration"
@@ -82,7 +84,10 @@ async def _tried(settings: Settings) -> AsyncIterator[Finding]:
     running = agent_running(settings)
     sources = settings.open_signals(boottime_ns)
     for source in sources:
-        yield await signal_source(source)
+        if isinstance(source, PushedSignals):
+            yield pushed_source(source, settings, running)
+        else:
+            yield await signal_source(source)
     yield guards(settings.policy, sources)
     for section in settings.backends:
         for finding in await backend(section):
@@ -130,6 +135,22 @@ async def signal_source(source: Source) -> Finding:
     return broken(
         "signals", source.name, f"nothing came in {ARRIVAL_S:g} s", "check the interface named in options"
     )
+
+
+def pushed_source(source: PushedSignals, settings: Settings, running: Status | None) -> Finding:
+    """What is pushed goes to the agent that runs: take its word."""
+    unknown = [
+        blocker.value
+        for blocker in (running.blockers if running else ())
+        if blocker.code is Reason.UNKNOWN_SIGNAL and blocker.value in source.stale_after_s
+    ]
+    if unknown:
+        text = f"the agent that runs now has no good value of {unknown[0]}"
+        return broken(
+            "signals", source.name, text, "push it again and again, at least twice in stale_after_s"
+        )
+    where = f"over {settings.control.socket} while the agent runs"
+    return works("signals", source.name, f"{len(source.stale_after_s)} signals, to be pushed {where}")
 
 
 def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:

@@ -5,11 +5,12 @@
 import enum
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from agent.replay.main import Replayed
     from agent.settings import Settings
 
 FAILED = 1
@@ -61,7 +62,7 @@ def run(config: Config, log_format: LogFormat = LogFormat.JSON) -> None:
 
     settings = _load(config)
     from agent import logs
-    from agent.control import ControlSocketTakenError
+    from agent.control_socket import ControlSocketTakenError
     from agent.protocol.keys import KeyFileError
     from agent.service import serve
     from agent.store import StoreUnusable
@@ -97,28 +98,27 @@ def check(config: Config, as_json: Json = False) -> None:
 def status(
     config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="agent.toml")] = None,
     as_json: Json = False,
+    watching: Annotated[
+        bool, typer.Option("--watch", help="Show it again at each change, until Ctrl-C.")
+    ] = False,
 ) -> None:
     """Show what the running agent does, and why not more."""
-    import datetime as dt
-
-    import msgspec
-
-    from agent.control import NoAgentAnswersError, ask
+    from agent.control import NoAgentAnswersError, ask, watch
     from agent.settings import ControlSettings
-    from agent.status import Status, described
 
     control = _load(config).control if config else ControlSettings()
     try:
-        answer = ask(control.socket, {"cmd": "status"})
+        if not watching:
+            _show(ask(control.socket, {"cmd": "status"}), as_json)
+            return
+        for answer in watch(control.socket):
+            _show(answer, as_json)
+            if not as_json:
+                typer.echo()
     except NoAgentAnswersError as error:
         _fail(NO_AGENT, f"no agent answers: {error}; start one, or name its configuration with --config")
-    if not answer["ok"]:
-        _fail(FAILED, f"{answer['error']}; {answer['fix']}")
-    if as_json:
-        typer.echo(msgspec.json.encode(answer["status"]))
-        return
-    for line in described(msgspec.convert(answer["status"], Status), dt.datetime.now(dt.UTC)):
-        typer.echo(line)
+    except KeyboardInterrupt:
+        return  # how watching ends
 
 
 @app.command()
@@ -152,6 +152,49 @@ def demo(
     raise typer.Exit(run_demo(tasks, seconds, plain, hold, capture))
 
 
+@app.command()
+def replay(
+    log: Annotated[
+        Path, typer.Argument(metavar="FILE", help="t_s,path,value CSV, candump log, TeslaFi CSV.")
+    ],
+    *,
+    config: Annotated[
+        Path | None, typer.Option("--config", metavar="FILE", help="agent.toml; without it the defaults.")
+    ] = None,
+    map_name: Annotated[
+        str | None, typer.Option("--map", metavar="NAME", help="Signal map of a candump log.")
+    ] = None,
+    stale_after_s: Annotated[
+        float | None,
+        typer.Option(
+            "--stale-after", min=0.001, max=86_400, metavar="S", help="How long a CSV's reading counts."
+        ),
+    ] = None,
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw the day, too.")] = None,
+    as_json: Json = False,
+) -> None:
+    """Judge a recorded day by the real policy: how much of it could have been used, and why not more."""
+    import msgspec
+
+    from agent.replay.main import Rulebook, rulebook
+    from agent.replay.main import replay as replayed
+    from agent.replay.recording import RecordingError
+    from agent.replay.table import described
+
+    rules = rulebook(config, _load(config)) if config else Rulebook()
+    try:
+        found = replayed(log, rules, map_name=map_name, stale_after_s=stale_after_s)
+    except RecordingError as error:
+        _fail(CONFIG_WRONG, str(error))
+    if plot:
+        _draw(found, plot)
+    if as_json:
+        typer.echo(msgspec.json.encode(found.report))
+        return
+    for line in described(found.report):
+        typer.echo(line)
+
+
 @app.command(
     add_help_option=False,
     context_settings={
@@ -165,6 +208,35 @@ def fleet(context: typer.Context) -> None:
     from fleet.cli import app as fleet_app  # the fleet's libraries stay out of the agent
 
     fleet_app(args=context.args, prog_name="parkwatt fleet")
+
+
+def _draw(found: "Replayed", plot: Path) -> None:
+    """The plot of a replay, or the end with one line."""
+    try:
+        from agent.replay.plot import draw
+
+        draw(found, plot)
+    except ModuleNotFoundError as error:
+        _fail(FAILED, f"--plot needs {error.name}: install the extra, pip install 'parkwatt[plot]'")
+    except OSError as error:
+        _fail(FAILED, f"{plot}: cannot be written: {error.strerror}; name another file with --plot")
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    """One answer to `status`, or the end with one line where it is a refusal."""
+    import datetime as dt
+
+    import msgspec
+
+    from agent.status import Status, described
+
+    if not answer["ok"]:
+        _fail(FAILED, f"{answer['error']}; {answer['fix']}")
+    if as_json:
+        typer.echo(msgspec.json.encode(answer["status"]))
+        return
+    for line in described(msgspec.convert(answer["status"], Status), dt.datetime.now(dt.UTC)):
+        typer.echo(line)
 
 
 def _load(config: Path) -> "Settings":

@@ -6,23 +6,26 @@ Take the job first, then ask for permission, then touch the device. Rows are on 
 import asyncio
 import contextlib
 import heapq
+import itertools
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import Final
 
+from agent.batch import Batch, Part
 from agent.guard import Guard
-from agent.job import DONE, NS, Chunk, Ending, Job, Key, Origin, Spending
+from agent.job import NS, Chunk, Ending, Job, Key, Origin, Spending
 from agent.journal import Journal
+from agent.killers import DEATHS, Killers
 from agent.models import ModelCache, ModelUnavailableError
 from agent.pace import Pace
 from agent.policy.shares import shares
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
-from agent.station import GateShut, Loaded, Station
+from agent.station import GateShut, Loaded, Station, same_program
 from backends.group import Reaped
 from backends.kernel import Cancelled, KernelError
 from backends.process import RunDone, WorkerDied, WorkerProcess
@@ -39,8 +42,16 @@ BATCH_S: Final = 0.05
 HUNG_FACTOR: Final = 10
 HUNG_FLOOR_S: Final = 5.0
 VEHICLE_SIDE: Final = 1000
-CRASHES: Final = 2
-"""A job whose rows were in the worker when it died by itself so often is refused: its model kills workers."""
+Failure = KernelError | ModelUnavailableError | Refused | ArenaFull
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errand:
+    """Something that a worker was given to do: a load, or the run in `slot`."""
+
+    jobs: Sequence[Job]
+    worker: WorkerProcess | None = None
+    slot: Slot | None = None
 
 
 class Misplaced(Exception):  # noqa: N818 - an answer, not an error
@@ -55,6 +66,7 @@ class Executor:
     guard: Guard
     journal: Journal
     models: ModelCache
+    killers: Killers
     meter: CpuModelMeter | None
     clock: Clock
     drain_s: float
@@ -68,10 +80,8 @@ class Executor:
     _queues: dict[Station, list[Job]] = field(default_factory=lambda: defaultdict(list))
     _idle: dict[Station, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
     _running: set[Job] = field(default_factory=set)
-    _inside: dict[Station, dict[Job, tuple[WorkerProcess, Slot] | None]] = field(
-        default_factory=lambda: defaultdict(dict)
-    )
-    """Jobs that the worker has in hand, in its order; with the slot of a run."""
+    _errands: dict[Station, list[Errand]] = field(default_factory=lambda: defaultdict(list))
+    """What the worker has in hand, in its order."""
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _winding_down: asyncio.Task[None] | None = None
     _paces: dict[Station, Pace] = field(init=False)
@@ -156,12 +166,19 @@ class Executor:
             self._winding_down = asyncio.get_running_loop().create_task(self._wind_down(), name="wind-down")
 
     def on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
-        """Blame the job that was first in the hands of a worker that died by itself."""
-        inside = self._inside.pop(station, {})
-        suspect = next(iter(inside), None)
-        if by_itself and suspect is not None:
-            suspect.crashes += 1
-            log.warning("task %s was in the worker of %s when it died: %s", suspect.key, station.name, reaped)
+        """Blame what was first in the hands of a worker that died by itself; of several jobs each is tried alone."""
+        errands = self._errands.pop(station, [])
+        if not by_itself or not errands:
+            return
+        suspects = errands[0].jobs
+        log.warning(
+            "tasks %s were in the worker of %s when it died: %s", _names(suspects), station.name, reaped
+        )
+        if len(suspects) == 1:
+            suspects[0].crashes += 1
+            self.killers.died(suspects[0].task.model.sha256)
+        for job in suspects:
+            job.alone = True
 
     # The queue
 
@@ -207,7 +224,7 @@ class Executor:
                 return job
         return None
 
-    # One job
+    # A crew: jobs of one program whose rows share batches
 
     async def _lane(self, station: Station) -> None:
         while True:
@@ -215,14 +232,15 @@ class Executor:
             if job is None:
                 await self._wait(station)
                 continue
+            crew = [job]
             self._running.add(job)
             if self._quiet.is_set():
                 self._quiet.clear()
                 self.on_activity()
             try:
-                await self._work(station, job)
+                await self._work(station, crew)
             finally:
-                self._running.discard(job)
+                self._running.difference_update(crew)
                 if not self._running:
                     self._quiet.set()
                     self.on_activity()
@@ -235,69 +253,127 @@ class Executor:
             asyncio.get_running_loop().call_later(station.pause_s, self._wake, station)
         await woken
 
-    async def _work(self, station: Station, job: Job) -> None:
+    async def _work(self, station: Station, crew: list[Job]) -> None:
+        """Run jobs of one program until none of them has rows left; others of it may join."""
         try:
-            loaded = station.loaded(job) or await self._load(station, job)
-            await self._rows(station, loaded, job)
+            loaded = station.loaded(crew[0]) or await self._load(station, crew[0])
+            await self._rows(station, loaded, crew)
         except (GateShut, Cancelled):
-            self._pause(job)
+            self._put_back(crew)
         except Misplaced:
-            self._enqueue(job)
+            self._enqueue(crew[0])
         except WorkerDied as death:
             by_itself = await station.ended()
-            self._after_death(job, death) if by_itself else self._pause(job)
+            self._after_death(station, crew, death) if by_itself else self._put_back(crew)
         except (KernelError, ModelUnavailableError, Refused, ArenaFull) as error:
-            self.end(job, _failure(error))
-        finally:
-            self._inside[station].pop(job, None)
+            self._fail(crew, error)
 
     async def _load(self, station: Station, job: Job) -> Loaded:
         path = await self.models.fetch(job.task.model.sha256)
         await station.ready()
         if self._home(job) is not station:
             raise Misplaced
-        self._inside[station][job] = None
-        return await station.load(job, path)
+        with self._errand(station, Errand([job])):
+            return await station.load(job, path)
 
-    async def _rows(self, station: Station, loaded: Loaded, job: Job) -> None:
-        program, worker = loaded.program, loaded.worker
+    async def _rows(self, station: Station, loaded: Loaded, crew: list[Job]) -> None:
+        self._begin(crew[0], station, loaded)
+        while crew and not self._overtaken(station, crew[0]):
+            batch = Batch(loaded.program, self._parts(station, loaded, crew))
+            with loaded.worker.slot(loaded.program, batch.rows) as slot:
+                batch.fill(slot)
+                done = await self._run(station, loaded.worker, slot, batch)
+                chunks = list(batch.split(slot, self._spending(done)))
+            for job, chunk in chunks:
+                self._keep(job, chunk)
+            self.killers.worked(chunks[0][0].task.model.sha256)
+            self._dismiss([job for job in crew if job.ended is not None], crew)
+        station.worked()
+        for job in crew:
+            self._enqueue(job)
+
+    def _begin(self, job: Job, station: Station, loaded: Loaded) -> None:
+        """Raises Refused where a row of this job's outputs does not fit into a message."""
+        program = loaded.program
         self.journal.results.begin(job, Origin(station.name, program.device, program.outputs))
-        order = [[tensor.name for tensor in job.task.inputs].index(tensor.name) for tensor in program.inputs]
-        raws = [job.inputs[index] for index in order]
         if job.begun_ns is None:
             job.begun_ns = job.flushed_ns = self.clock()
-        while job.missing and job.ended is None:
-            begin, end = job.next_batch(self._batch_rows(job, loaded))
-            with worker.slot(program, end - begin) as slot:
-                for view, raw, tensor in zip(slot.inputs, raws, program.inputs, strict=True):
-                    row_bytes = 0 if tensor.shared else len(raw) // job.total_rows
-                    view[:] = raw[begin * row_bytes : end * row_bytes] if row_bytes else raw
-                done = await self._run(station, worker, slot, job)
-                outputs = tuple(bytes(view) for view in slot.outputs)
-            if job.ended is None:
-                self._keep(job, Chunk(begin, end, outputs, self._spending(done)))
-        station.worked()
 
-    async def _run(self, station: Station, worker: WorkerProcess, slot: Slot, job: Job) -> RunDone:
+    def _parts(self, station: Station, loaded: Loaded, crew: list[Job]) -> list[Part]:
+        """The next rows of the crew, filled up to a batch with jobs that wait for the same program."""
+        left = self._batch_rows(crew[0], loaded)
+        parts = []
+        for job in crew:
+            if left > 0:
+                parts.append(Part(job, *job.next_batch(left)))
+                left -= parts[-1].end - parts[-1].begin
+        while left > 0 and (recruit := self._recruit(station, loaded, crew)) is not None:
+            parts.append(Part(recruit, *recruit.next_batch(left)))
+            left -= parts[-1].end - parts[-1].begin
+        return parts
+
+    def _recruit(self, station: Station, loaded: Loaded, crew: list[Job]) -> Job | None:
+        """The next job of the queue, if its rows can share a run with those of the crew."""
+        queue = self._queues[station]
+        while queue and queue[0].ended is not None:
+            heapq.heappop(queue)
+        shares = not any(tensor.shared for tensor in loaded.program.inputs)
+        if not (queue and shares and same_program(queue[0], crew[0])) or queue[0].alone or crew[0].alone:
+            return None
+        job = heapq.heappop(queue)
+        crew.append(job)
+        self._running.add(job)
+        try:
+            self._begin(job, station, loaded)
+        except Refused as error:
+            self.end(job, _failure(error))
+            self._dismiss([job], crew)
+            return None
+        return job
+
+    def _dismiss(self, jobs: Sequence[Job], crew: list[Job]) -> None:
+        for job in jobs:
+            crew.remove(job)
+            self._running.discard(job)
+
+    def _overtaken(self, station: Station, job: Job) -> bool:
+        """Whether one of larger priority waits: it goes first at the next row boundary."""
+        queue = self._queues[station]
+        return bool(queue) and queue[0].ended is None and queue[0].task.priority > job.task.priority
+
+    @contextlib.contextmanager
+    def _errand(self, station: Station, errand: Errand) -> Iterator[None]:
+        """Keep note of what the worker has in hand. If it dies the note stays: `on_reaped` looks for whom to blame."""
+        errands, died = self._errands[station], False
+        errands.append(errand)
+        try:
+            yield
+        except WorkerDied:
+            died = True
+            raise
+        finally:
+            if not died:
+                errands.remove(errand)
+
+    async def _run(self, station: Station, worker: WorkerProcess, slot: Slot, batch: Batch) -> RunDone:
         async with self._paces[station].turn():
-            return await self._run_now(station, worker, slot, job)
+            if not self.guard.verdict.allowed:
+                raise GateShut
+            with self._errand(station, Errand(batch.jobs, worker, slot)):
+                return await self._timed(worker, slot, batch)
 
-    async def _run_now(self, station: Station, worker: WorkerProcess, slot: Slot, job: Job) -> RunDone:
-        if not self.guard.verdict.allowed:
-            raise GateShut
-        inside = self._inside[station]
-        inside.pop(job, None)
-        inside[job] = (worker, slot)
-        row_s = self.row_s.get(job.task.model.sha256, 0.0)
+    async def _timed(self, worker: WorkerProcess, slot: Slot, batch: Batch) -> RunDone:
+        """Run, take the time, and end a worker that takes far longer than its runs have taken before."""
+        sha256 = batch.jobs[0].task.model.sha256
+        row_s = self.row_s.get(sha256, 0.0)
         try:
             async with asyncio.timeout(HUNG_FLOOR_S + HUNG_FACTOR * LANES * row_s * slot.rows):
                 done = await worker.run(slot)
         except TimeoutError:
             worker.kill()
             raise WorkerDied(-9, "the worker hung and was killed") from None
-        inside.pop(job, None)
         run_s = (done.spent.end_ns - done.spent.begin_ns) / NS / slot.rows
-        self.row_s[job.task.model.sha256] = 0.8 * row_s + 0.2 * run_s if row_s else run_s
+        self.row_s[sha256] = 0.8 * row_s + 0.2 * run_s if row_s else run_s
         return done
 
     def _batch_rows(self, job: Job, loaded: Loaded) -> int:
@@ -313,39 +389,59 @@ class Executor:
         return Spending(wall_s, wall_s, energy_j)
 
     def _keep(self, job: Job, chunk: Chunk) -> None:
-        self.journal.keep(job, chunk)
+        if job.ended is not None:
+            return
+        try:
+            self.journal.keep(job, chunk)
+        except Refused as error:
+            self.end(job, _failure(error))
+            return
         self.rows_done += chunk.end - chunk.begin
-        if job.ended is DONE:
+        if not job.missing:
             del self.jobs[job.key]
         elif (limit := _limit_reached(job)) is not None:
             self.end(job, limit)
 
     # How work stops
 
-    def _pause(self, job: Job) -> None:
-        """Put a job back: its rows stay done, it goes on by itself when the car is ready again."""
-        if job.ended is not None:
-            return
-        if job.begun_ns is not None:
-            job.begun_ns = None
-            blocker = next(iter(self.guard.verdict.blockers), None)
-            code, text = (blocker.reason, str(blocker.value)) if blocker else (Reason.SETTLING, "")
-            self.journal.pause(job, Ending(TaskState.PREEMPTED, code, text))
-        self._enqueue(job)
-
-    def _after_death(self, job: Job, death: WorkerDied) -> None:
-        if job.crashes >= CRASHES:
-            text = f"the worker died {job.crashes} times on this task: {death.text}"
-            self.end(job, Ending(TaskState.FAILED, Reason.MODEL_INVALID, text))
-        elif job.ended is None:
+    def _put_back(self, crew: Sequence[Job]) -> None:
+        """Rows that are done stay done; the jobs go on by themselves when the car is ready again."""
+        blocker = next(iter(self.guard.verdict.blockers), None)
+        for job in crew:
+            if job.ended is not None:
+                continue
+            if job.begun_ns is not None and blocker is not None:
+                job.begun_ns = None
+                self.journal.pause(job, Ending(TaskState.PREEMPTED, blocker.reason, str(blocker.value)))
             self._enqueue(job)
 
+    def _after_death(self, station: Station, crew: Sequence[Job], death: WorkerDied) -> None:
+        """Try again, unless it is known by now that the model or the backend is at fault."""
+        for job in crew:
+            if job.ended is not None:
+                continue
+            if job.crashes >= DEATHS or self.killers.refused(job.task.model.sha256):
+                text = f"this model ended its worker {DEATHS} times: {death.text}"
+                self.end(job, Ending(TaskState.FAILED, Reason.MODEL_INVALID, text))
+            elif station.deaths > DEATHS:
+                self.end(job, Ending(TaskState.RELEASED, Reason.BACKEND_CRASHED, death.text))
+            else:
+                self._enqueue(job)
+
+    def _fail(self, crew: Sequence[Job], error: Failure) -> None:
+        """End a job that failed by itself; of several that ran together each is tried alone."""
+        if len(crew) == 1:
+            self.end(crew[0], _failure(error))
+            return
+        for job in crew:
+            job.alone = True
+            if job.ended is None:
+                self._enqueue(job)
+
     def _cancel_run(self, job: Job) -> None:
-        for inside in self._inside.values():
-            run = inside.get(job)
-            if run is not None:
-                worker, slot = run
-                worker.cancel(slot)
+        for errand in itertools.chain.from_iterable(self._errands.values()):
+            if job in errand.jobs and errand.worker is not None and errand.slot is not None:
+                errand.worker.cancel(errand.slot)
 
     async def _wind_down(self) -> None:
         """For causes that are not urgent: cancel, let batches end, then end the workers; always to its end."""
@@ -360,7 +456,11 @@ class Executor:
         self._warm()
 
 
-def _failure(error: KernelError | ModelUnavailableError | Refused | ArenaFull) -> Ending:
+def _names(jobs: Sequence[Job]) -> str:
+    return ", ".join(f"{job.task.id}/{job.task.attempt}" for job in jobs)
+
+
+def _failure(error: Failure) -> Ending:
     """Failures of the vehicle's side give the task back; only the others are held against it."""
     if isinstance(error, ArenaFull):
         return Ending(TaskState.RELEASED, Reason.OUT_OF_MEMORY, str(error))

@@ -62,9 +62,7 @@ class Guard:
         self._lock = threading.Condition(threading.RLock())
         now_ns = clock()
         self._snapshot = self._signals.snapshot(now_ns)
-        self._verdict, self._memory = policy.judge(
-            self._snapshot, FRESH, now_ns, orders=self._orders, unix_s=wall()
-        )
+        self._verdict, self._memory = policy.judge(self._snapshot, FRESH, now_ns, orders=self._orders)
         self._said = self._verdict
 
     @property
@@ -80,9 +78,11 @@ class Guard:
     def update(self, readings: Sequence[Reading]) -> None:
         """Sink: take fresh readings; work may have been ended when this returns."""
         with self._lock:
+            now_ns = self._clock()
+            slept = self._signals.look(now_ns)  # first: a frame may come before anybody noticed that we slept
             changed_ns = self._signals.update(readings)
-            if changed_ns is not None:
-                self._judge(changed_ns)
+            if changed_ns is not None or slept:
+                self._judge(now_ns if changed_ns is None else changed_ns)
 
     def heard(self, source: str, now_ns: int) -> None:
         """Sink: `source` has delivered everything up to `now_ns`."""

@@ -99,7 +99,7 @@ ROWS: Final[dict[str, Row]] = {
         "the filter is openpilot's, the volts are common practice",
     ),
     "own power rail": _same(
-        lambda _: "ON", "Tesla party CAN, das1HighCurrentLVState", "going down, fault, off"
+        lambda _: "ON", "Tesla party CAN, das1 and das2 HighCurrentLVState", "going down, fault, off"
     ),
     "grid limit": Row(
         lambda _: "limit >= need of the smallest backend; it also limits the power",

@@ -22,6 +22,7 @@ from agent.protocol.reasons import Reason, Refused
 from agent.protocol.topics import Topics
 from agent.reports import Reports, utc_now
 from agent.settings import Settings
+from agent.stays import Stays
 from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreFull, TaskRow
 from firmware_shims.clock import Clock
 
@@ -49,6 +50,7 @@ class Intake:
     executor: Executor
     reports: Reports
     guard: Guard
+    stays: Stays
     clock: Clock
     on_store_error: Callable[[BaseException], None]
     draining: bool = False
@@ -149,6 +151,9 @@ class Intake:
             open_bytes=sum(other.nbytes for other in others),
             queued_s=self.executor.queued_s,
             task_bytes=job.nbytes,
+            row_s=self.executor.row_s.get(job.task.model.sha256),
+            kills_workers=self.executor.killers.refused(job.task.model.sha256),
+            stays_for=self.stays.likely,
         )
         try:
             admit(job.task, circumstances)

@@ -35,6 +35,11 @@ class Spending:
     device_s: float
     energy_j: float | None
 
+    def part(self, share: float) -> "Spending":
+        """A share of it, 0 to 1."""
+        energy_j = None if self.energy_j is None else self.energy_j * share
+        return Spending(self.wall_s * share, self.device_s * share, energy_j)
+
 
 @dataclass(frozen=True, slots=True)
 class Chunk:
@@ -80,6 +85,9 @@ class Job:
     device_s: float = 0.0
     energy_j: float = 0.0
     crashes: int = 0
+    """How often its worker died while it had nothing else in hand."""
+    alone: bool = False
+    """Its rows share no run with those of other jobs: one of them has failed, and not said whose fault it was."""
     left: int = field(init=False)
     """Rows still to run."""
     nbytes: int = field(init=False)
@@ -111,6 +119,11 @@ class Job:
     def done(self) -> int:
         """Rows that are done."""
         return self.asked - self.left
+
+    def input(self, name: str) -> memoryview:
+        """The bytes of an input, all rows of it."""
+        place = next(place for place, tensor in enumerate(self.task.inputs) if tensor.name == name)
+        return self.inputs[place]
 
     def next_batch(self, rows: int) -> RowRange:
         """Return the next at most `rows` rows to run."""
@@ -154,17 +167,11 @@ def _split(chunk: Chunk, most_rows: int) -> Iterator[Chunk]:
         return
     for begin in range(0, rows, most_rows):
         end = min(rows, begin + most_rows)
-        share = (end - begin) / rows
-        spent = chunk.spending
         yield Chunk(
             chunk.begin + begin,
             chunk.begin + end,
             tuple(whole[begin * len(whole) // rows : end * len(whole) // rows] for whole in chunk.outputs),
-            Spending(
-                spent.wall_s * share,
-                spent.device_s * share,
-                None if spent.energy_j is None else spent.energy_j * share,
-            ),
+            chunk.spending.part((end - begin) / rows),
         )
 
 

@@ -9,11 +9,13 @@ from agent.executor import Executor
 from agent.guard import Guard
 from agent.link import Link
 from agent.policy.modes import Situation, mode_of
+from agent.policy.orders import Orders
 from agent.preemption import Preemptions
 from agent.protocol.messages import Blocker, Mode, OpenTask, State
 from agent.reports import utc_now
 from agent.settings import Settings
 from agent.station import Station
+from agent.stays import Stays
 from agent.store import Counts
 from firmware_shims.clock import Clock
 
@@ -30,6 +32,7 @@ class Portrait:
     executor: Executor
     preemptions: Preemptions
     stations: Sequence[Station]
+    stays: Stays
     link: Link
     clock: Clock
 
@@ -65,7 +68,7 @@ class Portrait:
             mode=self.mode,
             blockers=self.blockers,
             budget_w=self.guard.verdict.budget_w,
-            expected_s=None,
+            expected_s=self.stays.expected_s,
             backends=[station.state() for station in self.stations],
             models=sorted(set().union(*(station.resident for station in self.stations))),
             open=[OpenTask(*job.key, job.state, job.done) for job in self.executor.jobs.values()],
@@ -94,10 +97,17 @@ class Portrait:
             store=status.StoreStatus(
                 counts.open_tasks, counts.unsettled_results, counts.file_bytes, self.settings.store.max_bytes
             ),
+            orders=_standing(self.guard.orders),
         )
 
     def _wall(self, stamp_ns: int) -> dt.datetime:
         return utc_now() - dt.timedelta(microseconds=(self.clock() - stamp_ns) / 1000)
+
+
+def _standing(orders: Orders) -> status.OrdersStatus:
+    departure_s = orders.departure_s
+    departure = None if departure_s is None else dt.datetime.fromtimestamp(departure_s, dt.UTC)
+    return status.OrdersStatus(orders.draining, orders.paused, orders.consent, departure)
 
 
 def _told(preemptions: Preemptions) -> status.PreemptionStatus:

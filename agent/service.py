@@ -3,26 +3,29 @@
 import asyncio
 import logging
 import signal
+import time
 from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
+from zoneinfo import ZoneInfo
 
-import msgspec
-
-from agent import leases
+from agent import leases, pack_note, stay_prior, wall_clock
 from agent.broker import link_options
-from agent.control import ControlServer
+from agent.commands import Commands
+from agent.control_server import ControlServer
 from agent.executor import Executor
 from agent.guard import Cue, Guard
 from agent.housekeeping import keep_house
 from agent.intake import Intake
 from agent.job import Ending, Job
 from agent.journal import Journal
+from agent.killers import Killers
 from agent.link import Inbound, Link, Will
 from agent.models import ModelCache
 from agent.notify import notify
 from agent.outbox import Outbox
+from agent.policy.pack_use import PackUse
 from agent.policy.verdict import Policy, Verdict
 from agent.portrait import Portrait
 from agent.preemption import Preemption, Preemptions
@@ -36,12 +39,14 @@ from agent.restore import open_jobs
 from agent.results import ResultWriter
 from agent.settings import Settings, TrustSettings
 from agent.station import Station
+from agent.stays import Stays
 from agent.store import Store
 from agent.threads import Threads
 from agent.version import version
 from backends.group import Reaped
 from firmware_shims.clock import Clock, boottime_ns
 from firmware_shims.power import CpuModelMeter
+from firmware_shims.pushed import PushedSignals
 from firmware_shims.reading import Source
 
 log = logging.getLogger(__name__)
@@ -66,15 +71,17 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._restored: list[Job] = []
         self._repeating: asyncio.Task[None] | None = None
+        self._pack_use = PackUse()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
         topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
-        self.guard = Guard(self._policy(), self._sources, clock, self._hand_over)
+        self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self._wall_s)
         self.preemptions = Preemptions(self._preempted)
         self.stations = [Station(backend, self.guard, self._on_reaped) for backend in settings.backends]
         self.link = self._link(topics)
         self.reports = Reports(self.link, topics, store.boot, clock, self._describe)
         self.executor = self._executor()
+        self.stays = self._stays()
         self.portrait = Portrait(
             settings=settings,
             version=version(),
@@ -84,6 +91,7 @@ class Service:
             executor=self.executor,
             preemptions=self.preemptions,
             stations=self.stations,
+            stays=self.stays,
             link=self.link,
             clock=clock,
         )
@@ -95,9 +103,12 @@ class Service:
             executor=self.executor,
             reports=self.reports,
             guard=self.guard,
+            stays=self.stays,
             clock=clock,
             on_store_error=self._fail,
         )
+        pushed = [source for source in self._sources if isinstance(source, PushedSignals)]
+        self.commands = Commands(self.guard, store, self.portrait, pushed)
         self._outbox = Outbox(store, self.reports)
 
     def _policy(self) -> Policy:
@@ -129,27 +140,46 @@ class Service:
             guard=self.guard,
             journal=Journal(self.store, self.reports, results, clock, self._fail),
             models=ModelCache(models.source, models.cache_dir, models.cache_max_bytes),
+            killers=Killers(self.store, self._fail),
             meter=meter,
             clock=clock,
             drain_s=settings.policy.drain_s,
             on_activity=self.reports.state_changed,
         )
 
+    def _wall_s(self) -> float | None:
+        return wall_clock.trusted(time.time(), self.intake.time_floor_s)
+
+    def _stays(self) -> Stays:
+        return Stays(
+            guard=self.guard,
+            store=self.store,
+            prior=stay_prior.shipped().prior,
+            zone=ZoneInfo(self.settings.policy.time_zone),
+            clock=self._clock,
+            wall=self._wall_s,
+            on_store_error=self._fail,
+        )
+
     async def run(self, stop: asyncio.Event) -> None:
         """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on."""
         await self._restore()
         async with AsyncExitStack() as stack:
-            await stack.enter_async_context(
-                ControlServer(self.settings.control.socket, {"status": self._status})
+            control = await stack.enter_async_context(
+                ControlServer(
+                    self.settings.control.socket, self.commands.table, group=self.settings.control.group
+                )
             )
             threads = await stack.enter_async_context(Threads())
             stack.callback(self.guard.wake)
             executing = self._loop.create_task(self.executor.run(), name="executor")
             leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
+            staying = self._loop.create_task(self.stays.watch(self.reports.state_changed), name="stays")
             tidying = self._loop.create_task(keep_house(self.store), name="housekeeping")
             linking = self._loop.create_task(self.link.run(), name="link")
             stack.push_async_callback(_ended, executing)
             stack.push_async_callback(_ended, leasing)
+            stack.push_async_callback(_ended, staying)
             stack.push_async_callback(_ended, tidying)
             stack.push_async_callback(_ended, linking)
             stack.push_async_callback(self._say_goodbye, linking)
@@ -159,7 +189,17 @@ class Service:
             notify("READY=1")
             stopping = self._loop.create_task(stop.wait(), name="stop")
             stack.push_async_callback(_ended, stopping)
-            watched = (stopping, executing, leasing, tidying, linking, threads.failed, self._failed)
+            watched = (
+                stopping,
+                executing,
+                leasing,
+                staying,
+                tidying,
+                linking,
+                threads.failed,
+                control.failed,
+                self._failed,
+            )
             done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
             notify("STOPPING=1")
             for ended in done:
@@ -186,6 +226,8 @@ class Service:
             first = verdict.blockers[0]
             log.info("no work: %s: %s, limit %s", first.reason.label, first.value, first.limit)
         self.executor.on_verdict(verdict)
+        self.stays.look()
+        self._keep_pack_use()
         self.reports.state_changed()
 
     def _on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
@@ -225,7 +267,28 @@ class Service:
         self._restored = await self.store.run(lambda ledger: open_jobs(ledger, now, now_ns))
         for job in self._restored:
             self.executor.add(job)
+        await self._recall_pack_use()
+        await self.executor.killers.restore()
         await self.intake.restore()
+        await self.commands.restore()
+        await self.stays.restore()
+
+    async def _recall_pack_use(self) -> None:
+        body = await self.store.run(lambda ledger: ledger.notes.read(pack_note.NOTE))
+        if body is not None:
+            self._pack_use = pack_note.read(body, self._clock(), time.time())
+            self.guard.recall(self._pack_use)
+
+    def _keep_pack_use(self) -> None:
+        if self.guard.pack_use != self._pack_use:
+            self._pack_use = self.guard.pack_use
+            body = pack_note.written(self._pack_use, self._clock(), time.time())
+            writing = self.store.run(lambda ledger: ledger.notes.write(pack_note.NOTE, body))
+            writing.add_done_callback(self._written)
+
+    def _written(self, done: asyncio.Future[None]) -> None:
+        if not done.cancelled() and (error := done.exception()) is not None:
+            self._fail(error)
 
     async def _say_goodbye(self, linking: asyncio.Task[None]) -> None:
         """End the workers, give back what is open, say offline; none of it may take long."""
@@ -244,11 +307,6 @@ class Service:
                 await asyncio.wait([linking])
         except TimeoutError:
             log.warning("the broker did not take the good-bye within %g s", GOODBYE_S)
-
-    async def _status(self, _: dict[str, Any]) -> dict[str, Any]:
-        counts = await self.store.run(lambda ledger: ledger.counts())
-        answer: dict[str, Any] = msgspec.to_builtins(self.portrait.status(counts))
-        return {"status": answer}
 
 
 def _trusted_keys(trust: TrustSettings) -> dict[str, bytes]:

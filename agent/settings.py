@@ -1,5 +1,6 @@
 """The configuration: one TOML file, every key overridable by environment (`PARKWATT_MQTT__PORT=1884`)."""
 
+import grp
 import os
 import re
 from collections.abc import Mapping
@@ -59,6 +60,14 @@ def _socket_path(path: Path) -> Path:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         raise ValueError(f"should be a path of at most {SOCKET_PATH_MAX_BYTES} bytes (unix(7))")
     return path
+
+
+def _known_group(name: str) -> str:
+    try:
+        grp.getgrnam(name)
+    except KeyError as error:
+        raise ValueError("no such group on this computer: create it, or leave it out") from error
+    return name
 
 
 def _known_backend(use: str) -> str:
@@ -218,9 +227,13 @@ class StoreSettings(Section):
 
 
 class ControlSettings(Section):
-    """The Unix socket for the vehicle's operating system and `parkwatt status`."""
+    """The Unix socket for the vehicle's operating system and `parkwatt status`.
+
+    The agent's user can open it, and the members of `group` if one is set.
+    """
 
     socket: Annotated[Path, AfterValidator(_socket_path)] = Path("/run/parkwatt/agent.sock")
+    group: Annotated[str, AfterValidator(_known_group)] | None = None
 
 
 class ModelMeterOptions(Section):

@@ -44,12 +44,13 @@ class Station:
     on_reaped: Callable[["Station", Reaped, bool], None]
     """Called when a worker and all its processes are gone; the flag says that nobody had asked for it."""
     devices: Sequence[Device] | None = None
+    deaths: int = 0
+    """Workers that died by themselves since the last success."""
     _worker: WorkerProcess | None = None
     _asked: bool = False
     _loads: dict[ProgramKey, asyncio.Task[Loaded]] = field(default_factory=dict)
     _probing: asyncio.Task[Sequence[Device]] | None = None
     _reaping: asyncio.Task[bool] | None = None
-    _deaths: int = 0
     _not_before_s: float = 0.0
 
     @property
@@ -148,7 +149,7 @@ class Station:
 
     def worked(self) -> None:
         """Note a success: a later death starts with the shortest pause again."""
-        self._deaths = 0
+        self.deaths = 0
 
     @property
     def pause_s(self) -> float:
@@ -187,8 +188,8 @@ class Station:
         self._worker = self._probing = None
         self._loads.clear()
         if by_itself:
-            pause_s = RESTART_PAUSES_S[min(self._deaths, len(RESTART_PAUSES_S) - 1)]
-            self._deaths += 1
+            pause_s = RESTART_PAUSES_S[min(self.deaths, len(RESTART_PAUSES_S) - 1)]
+            self.deaths += 1
             self._not_before_s = asyncio.get_running_loop().time() + pause_s
             log.warning("worker of %s died by itself: %s; next start in %g s", self.name, reaped, pause_s)
         self.on_reaped(self, reaped, by_itself)
@@ -197,6 +198,11 @@ class Station:
 
 def _succeeded(load: asyncio.Task[Loaded]) -> bool:
     return load.done() and not load.cancelled() and load.exception() is None
+
+
+def same_program(one: Job, other: Job) -> bool:
+    """Whether two jobs can share a program, and so a run."""
+    return _key(one) == _key(other)
 
 
 def _key(job: Job) -> ProgramKey:

@@ -46,6 +46,15 @@ class PreemptionStatus(msgspec.Struct):
     max_silent_ms: float | None = None
 
 
+class OrdersStatus(msgspec.Struct):
+    """What the fleet (`draining`), the vehicle's operating system and the owner have ordered."""
+
+    draining: bool = False
+    paused: bool = False
+    consent: bool | None = None
+    departure: Time | None = None
+
+
 class Status(msgspec.Struct):
     """Everything that `parkwatt status` shows."""
 
@@ -62,6 +71,20 @@ class Status(msgspec.Struct):
     preemptions: PreemptionStatus
     link: LinkStatus
     store: StoreStatus
+    orders: OrdersStatus = msgspec.field(default_factory=OrdersStatus)
+
+
+def news(status: Status) -> tuple[object, ...]:
+    """What of a status is worth telling again when it differs: not its ages, nor values and counts that drift."""
+    return (
+        status.mode,
+        [(b.code, b.value if b.code is Reason.UNKNOWN_SIGNAL else None) for b in status.blockers],
+        [(b.name, b.device, b.usable, b.why) for b in status.backends],
+        [(task.id, task.attempt, task.state) for task in status.tasks],
+        status.preemptions.count,
+        (status.link.up, status.link.last_error),
+        status.orders,
+    )
 
 
 def described(status: Status, now: dt.datetime) -> Iterator[str]:
@@ -73,6 +96,8 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
     yield f"mode      {status.mode.value}"
     for blocker in status.blockers:
         yield f"  {blocker.code.value} {blocker.name}: {_seen(blocker)}, for {_age(blocker.since, now)}"
+    if orders := _orders(status.orders, now):
+        yield f"orders    {orders}"
     yield f"power     budget {status.budget_w:g} W"
     for backend in status.backends:
         yield f"backend   {_backend(backend)}"
@@ -95,6 +120,15 @@ def _seen(blocker: Blocker) -> str:
         return f"{_shown(blocker.value)} s left, {_shown(blocker.limit)}"
     limit = "" if blocker.limit is None else f", limit {_shown(blocker.limit)}"
     return _shown(blocker.value) + limit
+
+
+def _orders(orders: OrdersStatus, now: dt.datetime) -> str:
+    """The orders that stand, empty for none."""
+    consent = {None: "", True: "the owner consents", False: "the owner does not consent"}[orders.consent]
+    departure = f"departure {_ahead(orders.departure, now)}" if orders.departure else ""
+    draining = "drain by the fleet" if orders.draining else ""
+    paused = "paused by the vehicle OS" if orders.paused else ""
+    return ", ".join(filter(None, (paused, consent, departure, draining)))
 
 
 def _backend(backend: BackendState) -> str:
@@ -127,6 +161,10 @@ def _shown(value: float | str | bool | None) -> str:
     if isinstance(value, bool):
         return "yes" if value else "no"
     return value if isinstance(value, str) else f"{value:g}"
+
+
+def _ahead(then: dt.datetime, now: dt.datetime) -> str:
+    return f"in {_age(now, then)}" if then > now else _ago(then, now)
 
 
 def _ago(then: dt.datetime, now: dt.datetime) -> str:

@@ -44,6 +44,7 @@ file = "{folder}/chip.toml"
 settle_s = {settle_s}
 grid_proof_s = {settle_s}
 starts_per_hour = 1_000_000
+resume_economic_s = {settle_s}
 
 [[backends]]
 use = "{backend}"

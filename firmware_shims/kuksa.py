@@ -6,7 +6,7 @@ port = 55555
 ca_file = "/etc/parkwatt/kuksa-ca.pem"    # switches TLS on
 tls_server_name = "Server"                # the name in the broker's certificate, where it is not `host`
 token_file = "/etc/parkwatt/kuksa.token"  # a JWT that may read the signals; read anew for each connection
-without = ["Vehicle.Cabin.Door.Row2.DriverSide.IsOpen"]   # signals that this car does not have on the broker
+without = ["Vehicle.Compute.PowerRail", "Vehicle.Compute.GridLimit"]   # what this car does not have on the broker
 
 [signals.options.stale_after_s]           # where a provider refreshes more slowly than the default, or faster
 "Vehicle.Powertrain.TractionBattery.StateOfCharge.Current" = 30

@@ -12,9 +12,7 @@ from typing import Final
 
 from firmware_shims import vss
 from firmware_shims.reading import Value
-
-Read = Callable[[object], Value | None]
-"""What a datapoint's value means; None for a wrong type, a value out of range and one that says "unknown"."""
+from firmware_shims.vss_values import KINDS, TRUTH, Read
 
 QUICK_S: Final = 3.0
 """Three times the second in which kuksa-can-provider refreshes a signal that it was told nothing else about."""
@@ -28,33 +26,10 @@ UNITS: Final[Mapping[str, Mapping[str, float]]] = {
     "A": {"A": 1, "mA": 0.001},
     "V": {"V": 1, "mV": 0.001},
     "W": {"W": 1, "kW": 1000},
+    "s": {"s": 1, "min": 60, "h": 3600},
     "celsius": {"celsius": 1, "Celsius": 1},
 }
 """Factors into the unit of `vss.py`, by the unit that the broker states."""
-
-
-def _truth(value: object) -> Value | None:
-    return value if isinstance(value, bool) else None
-
-
-def _number(low: float, high: float) -> Read:
-    def read(value: object) -> Value | None:
-        if isinstance(value, bool) or not isinstance(value, int | float):
-            return None
-        return value if low <= value <= high else None  # no NaN either
-
-    return read
-
-
-def _gear(value: object) -> Value | None:
-    return value if isinstance(value, int) and not isinstance(value, bool) and -128 <= value <= 127 else None
-
-
-def _word(*words: str) -> Read:
-    def read(value: object) -> Value | None:
-        return value if isinstance(value, str) and value in words else None
-
-    return read
 
 
 def _occupancy(value: object) -> Value | None:
@@ -85,32 +60,39 @@ class Signal:
     stale_after_s: float = QUICK_S
 
 
-def _same(path: str, read: Read, unit: str = "", stale_after_s: float = QUICK_S) -> Signal:
-    return Signal((Leaf(path, read, unit),), stale_after_s)
+def _same(path: str, unit: str = "", stale_after_s: float = QUICK_S) -> Signal:
+    return Signal((Leaf(path, KINDS[path].read, unit),), stale_after_s)
 
 
 _SEAT: Final = "Vehicle.Cabin.Seat.Row1.DriverSide"
 _CABLE_BEFORE_VSS_5: Final = "Vehicle.Powertrain.TractionBattery.Charging.IsChargingCableConnected"
-_CELSIUS: Final = _number(-60, 150)
 
 SIGNALS: Final[Mapping[str, Signal]] = {
-    vss.LOW_VOLTAGE_STATE: _same(vss.LOW_VOLTAGE_STATE, _word("LOCK", "OFF", "ACC", "ON", "START")),
-    vss.SPEED: _same(vss.SPEED, _number(-500, 500), "km/h"),
-    vss.GEAR: _same(vss.GEAR, _gear),
-    **{door: _same(door, _truth) for door in vss.DOORS},
-    vss.DRIVER_SEAT: Signal((Leaf(f"{_SEAT}.OccupancyStatus", _occupancy), Leaf(vss.DRIVER_SEAT, _truth))),
-    vss.BRAKE: _same(vss.BRAKE, _number(0, 100), "percent"),
-    vss.SOC: _same(vss.SOC, _number(0, 100), "percent", SLOW_S),
-    vss.PACK_CURRENT: _same(vss.PACK_CURRENT, _number(-5000, 5000), "A"),
-    vss.PACK_VOLTAGE: _same(vss.PACK_VOLTAGE, _number(0, 2000), "V"),
-    vss.PACK_TEMPERATURE_MIN: _same(vss.PACK_TEMPERATURE_MIN, _CELSIUS, "celsius", SLOW_S),
-    vss.PACK_TEMPERATURE_MAX: _same(vss.PACK_TEMPERATURE_MAX, _CELSIUS, "celsius", SLOW_S),
-    vss.IS_CHARGING: _same(vss.IS_CHARGING, _truth),
-    vss.CABLE_CONNECTED: Signal((Leaf(vss.CABLE_CONNECTED, _truth), Leaf(_CABLE_BEFORE_VSS_5, _truth))),
-    vss.LOW_VOLTAGE_BATTERY: _same(vss.LOW_VOLTAGE_BATTERY, _number(0, 60), "V", SLOW_S),
-    vss.AMBIENT_TEMPERATURE: _same(vss.AMBIENT_TEMPERATURE, _CELSIUS, "celsius", SLOW_S),
-    vss.CHARGE_LINE_POWER: _same(vss.CHARGE_LINE_POWER, _number(-1e6, 1e6), "W"),
-    vss.CHIP_TEMPERATURE: _same(vss.CHIP_TEMPERATURE, _CELSIUS, "celsius"),
+    vss.LOW_VOLTAGE_STATE: _same(vss.LOW_VOLTAGE_STATE),
+    vss.SPEED: _same(vss.SPEED, "km/h"),
+    vss.GEAR: _same(vss.GEAR),
+    **{door: _same(door) for door in vss.DOORS},
+    vss.DRIVER_LOCK: _same(vss.DRIVER_LOCK),
+    vss.DRIVER_SEAT: Signal(
+        (Leaf(f"{_SEAT}.OccupancyStatus", _occupancy), Leaf(vss.DRIVER_SEAT, TRUTH.read))
+    ),
+    vss.BRAKE: _same(vss.BRAKE, "percent"),
+    vss.SOC: _same(vss.SOC, "percent", SLOW_S),
+    vss.PACK_CURRENT: _same(vss.PACK_CURRENT, "A"),
+    vss.PACK_VOLTAGE: _same(vss.PACK_VOLTAGE, "V"),
+    vss.PACK_TEMPERATURE_MIN: _same(vss.PACK_TEMPERATURE_MIN, "celsius", SLOW_S),
+    vss.PACK_TEMPERATURE_MAX: _same(vss.PACK_TEMPERATURE_MAX, "celsius", SLOW_S),
+    vss.IS_CHARGING: _same(vss.IS_CHARGING),
+    vss.CABLE_CONNECTED: Signal(
+        (Leaf(vss.CABLE_CONNECTED, TRUTH.read), Leaf(_CABLE_BEFORE_VSS_5, TRUTH.read))
+    ),
+    vss.TIME_TO_COMPLETE: _same(vss.TIME_TO_COMPLETE, "s", SLOW_S),
+    vss.LOW_VOLTAGE_BATTERY: _same(vss.LOW_VOLTAGE_BATTERY, "V", SLOW_S),
+    vss.AMBIENT_TEMPERATURE: _same(vss.AMBIENT_TEMPERATURE, "celsius", SLOW_S),
+    vss.CHARGE_LINE_POWER: _same(vss.CHARGE_LINE_POWER, "W"),
+    vss.CHIP_TEMPERATURE: _same(vss.CHIP_TEMPERATURE, "celsius"),
+    vss.COMPUTE_RAIL: _same(vss.COMPUTE_RAIL),
+    vss.GRID_LIMIT: _same(vss.GRID_LIMIT, "W"),
 }
 
 

@@ -12,6 +12,7 @@ from firmware_shims.clock import Clock
 from firmware_shims.gpio import open_line
 from firmware_shims.kuksa import open_databroker
 from firmware_shims.linux import open_sensors
+from firmware_shims.pushed import open_pushed
 from firmware_shims.reading import Source
 from firmware_shims.replay import ReplayOptions, candump_source
 
@@ -59,6 +60,7 @@ SHIMS: Final[Mapping[str, OpenSource]] = {
     "linux": open_sensors,
     "replay": _replay,
     "scenario": _scenario,
+    "socket": open_pushed,
 }
 
 

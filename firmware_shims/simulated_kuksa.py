@@ -29,7 +29,11 @@ NOW: Final = -1
 """In place of a stamp: the broker's clock."""
 _CALLS: Final = 32
 """Calls at a time; a subscription is one for as long as it lasts."""
-_WHOLE: Final[Mapping[str, str]] = {vss.GEAR: "int32", vss.BRAKE: "uint32"}
+_WHOLE: Final[Mapping[str, str]] = {
+    vss.GEAR: "int32",
+    vss.BRAKE: "uint32",
+    vss.TIME_TO_COMPLETE: "uint32",
+}
 """The type where the standard has whole numbers; a number is a `float` elsewhere."""
 
 

@@ -1,7 +1,7 @@
 """An agent in this process, with a car that tests drive: the real service over a real broker."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,6 +14,7 @@ from agent.settings import Settings, load
 from agent.store import Store
 from firmware_shims import scenario
 from firmware_shims.clock import boottime_ns
+from firmware_shims.reading import Source
 
 TOPICS = Topics("fleet/v1", "BR", "veh-1")
 CONFIG = """
@@ -28,9 +29,11 @@ port = {port}
 shim = "scenario"
 
 [policy]
-settle_s = 0.2
+settle_s = {settle_s}
 grid_proof_s = 0.2
 starts_per_hour = 1000
+resume_economic_s = 0.2
+{policy}
 
 [[backends]]
 use = "{backend}"
@@ -55,7 +58,15 @@ socket = "{folder}/agent.sock"
 
 
 def write_config(
-    folder: Path, port: int, *, backend: str = "null", run_us: int = 0, signed: bool = False, extra: str = ""
+    folder: Path,
+    port: int,
+    *,
+    backend: str = "null",
+    run_us: int = 0,
+    signed: bool = False,
+    settle_s: float = 0.2,
+    policy: str = "",
+    extra: str = "",
 ) -> Path:
     """A configuration for a car in `folder`, with the null model in its models folder."""
     for name in ("models", "cache", "keys"):
@@ -63,18 +74,25 @@ def write_config(
     (folder / "models" / NULL_SHA256).write_bytes(NULL_MODEL)
     path = folder / "agent.toml"
     path.write_text(
-        CONFIG.format(port=port, folder=folder, backend=backend, run_us=run_us, signed=str(signed).lower())
+        CONFIG.format(
+            port=port,
+            folder=folder,
+            backend=backend,
+            run_us=run_us,
+            signed=str(signed).lower(),
+            settle_s=settle_s,
+            policy=policy,
+        )
         + extra
     )
     return path
 
 
 @dataclass
-class RunningAgent:
-    """The service and its car."""
+class RunningService:
+    """The service, and waiting for what it does."""
 
     service: Service
-    car: scenario.Scenario
 
     @property
     def rows_done(self) -> int:
@@ -111,20 +129,37 @@ class RunningAgent:
                 await asyncio.sleep(0.005)
 
 
+@dataclass
+class RunningAgent(RunningService):
+    """The service and its car."""
+
+    car: scenario.Scenario
+
+
 @asynccontextmanager
-async def agent(config: Path, *, wait_for_link: bool = True) -> AsyncIterator[RunningAgent]:
+async def served(
+    config: Path, sources: Sequence[Source] | None = None, *, wait_for_link: bool = True
+) -> AsyncIterator[RunningService]:
     """Run the service until the block ends; the good-bye is part of it."""
     settings: Settings = load(config)
-    car = scenario.Scenario("car", scenario.load(scenario.PARKED_AND_CHARGING), boottime_ns)
     async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
-        service = Service(settings, store, sources=[car])
+        service = Service(settings, store, sources=sources)
         stop = asyncio.Event()
         running = asyncio.create_task(service.run(stop), name="service")
         try:
-            present = RunningAgent(service, car)
+            present = RunningService(service)
+            await present.until(lambda: settings.control.socket.is_socket() or running.done(), "its socket")
             if wait_for_link:
                 await present.until(lambda: service.link.up or running.done(), "the link")
             yield present
         finally:
             stop.set()
             await running
+
+
+@asynccontextmanager
+async def agent(config: Path, *, wait_for_link: bool = True) -> AsyncIterator[RunningAgent]:
+    """Run the service with a car that the test drives."""
+    car = scenario.Scenario("car", scenario.load(scenario.PARKED_AND_CHARGING), boottime_ns)
+    async with served(config, [car], wait_for_link=wait_for_link) as present:
+        yield RunningAgent(present.service, car)

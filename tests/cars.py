@@ -23,6 +23,19 @@ PARKED_AND_CHARGING: Mapping[str, Value] = {
     vss.PACK_TEMPERATURE_MAX: 24.0,
     vss.CHIP_TEMPERATURE: 45.0,
 }
+"""Just what the guards cannot do without, and every door."""
+
+FULLY_EQUIPPED: Mapping[str, Value] = {
+    **PARKED_AND_CHARGING,
+    vss.DRIVER_LOCK: True,
+    vss.CABLE_CONNECTED: True,
+    vss.LOW_VOLTAGE_BATTERY: 13.6,
+    vss.AMBIENT_TEMPERATURE: 18.0,
+    vss.COMPUTE_RAIL: "ON",
+    vss.GRID_LIMIT: 11_000.0,
+    vss.TIME_TO_COMPLETE: 0.0,
+}
+"""A car that tells everything that any guard looks at."""
 
 
 @dataclass

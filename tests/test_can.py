@@ -9,16 +9,16 @@ from functools import partial
 
 import pytest
 from listening import Ear, listening
+from tapes import MESSAGE_OF, TESLA, Tape, checked, frame
 
-from firmware_shims import signal_map, vss
+from firmware_shims import vss
 from firmware_shims.can import CanSource
 from firmware_shims.can_bus import Bus
 from firmware_shims.clock import boottime_ns
-from firmware_shims.reading import Quality, Reading
+from firmware_shims.reading import Quality, Reading, Value
 from firmware_shims.simulated_can import Fault, SimulatedCar
-from firmware_shims.socketcand import Frame, SocketcandBus
+from firmware_shims.socketcand import SocketcandBus
 
-TESLA = signal_map.load("tesla_model3")
 QUICK = tuple(path for path, age_s in TESLA.stale_after_s.items() if age_s <= 1)
 """Signals that come at least ten times a second."""
 
@@ -59,6 +59,8 @@ def test_a_parked_and_charging_car_is_read(source: CanSource, ear: Ear) -> None:
         vss.PACK_TEMPERATURE_MAX: 24,
         vss.LOW_VOLTAGE_BATTERY: pytest.approx(13.6, abs=0.003),
         vss.AMBIENT_TEMPERATURE: 18,
+        vss.DRIVER_LOCK: True,
+        vss.COMPUTE_RAIL: "ON",
         **dict.fromkeys(vss.DOORS, False),
     }
     assert {path: ear.latest(path).value for path in TESLA.stale_after_s} == expected
@@ -77,14 +79,25 @@ def test_what_has_been_heard_is_said_several_times_a_second(source: CanSource, e
     assert source.counts.frames > 0
 
 
-def test_an_opened_door_is_a_cue(source: CanSource, car: SimulatedCar, ear: Ear) -> None:
+@pytest.mark.parametrize(
+    ("path", "value"),
+    [
+        (vss.DRIVER_DOOR, True),
+        (vss.DRIVER_LOCK, False),
+        (vss.COMPUTE_RAIL, "GOING_DOWN"),
+        (vss.COMPUTE_RAIL, "FAULT"),
+    ],
+)
+def test_a_door_a_lock_and_the_own_supply_are_cues(
+    source: CanSource, car: SimulatedCar, ear: Ear, path: str, value: Value
+) -> None:
     before = len(ear.readings)
-    opened_ns = boottime_ns()
-    car.set(vss.DRIVER_DOOR, True)
-    cue = ear.wait_for(vss.DRIVER_DOOR, True, after=before)
+    changed_ns = boottime_ns()
+    car.set(path, value)
+    cue = ear.wait_for(path, value, after=before)
     assert cue.quality is Quality.GOOD
     assert cue.source == source.name
-    assert opened_ns < cue.stamp_ns < boottime_ns()
+    assert changed_ns < cue.stamp_ns < boottime_ns()
 
 
 def test_a_sensor_without_a_value_is_invalid(source: CanSource, car: SimulatedCar, ear: Ear) -> None:
@@ -207,44 +220,6 @@ def test_a_source_stops_while_it_waits_for_its_interface(ear: Ear) -> None:
     assert time.monotonic() - began < 10
 
 
-class Tape:
-    """A bus that gives these frames, one a millisecond, and is gone then; at the last end it stops the source."""
-
-    def __init__(self, *sessions: list[Frame]) -> None:
-        self.sessions = list(sessions)
-        self.stop = threading.Event()
-        self.now_ns = 0
-        self.frames: Iterator[Frame] = iter(())
-
-    def clock(self) -> int:
-        return self.now_ns
-
-    def open_bus(self) -> "Tape":
-        self.frames = iter(self.sessions.pop(0))
-        return self
-
-    def recv(self, timeout: float) -> Frame | None:
-        del timeout
-        self.now_ns += 1_000_000
-        frame = next(self.frames, None)
-        if frame is None:
-            raise EOFError
-        return frame
-
-    def shutdown(self) -> None:
-        if not self.sessions:
-            self.stop.set()
-
-    def played(self, ear: Ear) -> CanSource:
-        source = CanSource("car", TESLA, {}, self.clock, self.open_bus)
-        source.run(ear, self.stop)
-        return source
-
-
-def frame(message_id: int, payload: str) -> Frame:
-    return Frame(message_id, bytes.fromhex(payload))
-
-
 def test_after_an_interface_was_away_the_first_frame_is_not_believed_again(ear: Ear) -> None:
     first, second, third = (
         frame(0x118, payload) for payload in ("5003851817800000", "4E04851814800000", "4D05851812800000")
@@ -266,6 +241,23 @@ def test_the_other_page_of_a_message_says_nothing_about_the_seat(ear: Ear) -> No
     ]
 
 
+def test_the_other_page_of_a_message_says_nothing_about_the_supply(ear: Ear) -> None:
+    page_0_on, page_1_off, page_0_going_down = 5 << 30, 1, 6 << 30
+    message = MESSAGE_OF[vss.COMPUTE_RAIL]
+    words = (page_0_on, page_0_on, page_1_off, page_0_going_down)
+    Tape([checked(message, word, counter) for counter, word in enumerate(words)]).played(ear)
+    assert [reading.value for reading in ear.readings if reading.path == vss.COMPUTE_RAIL] == [
+        "ON",
+        "GOING_DOWN",
+    ]
+    assert len([reading for reading in ear.readings if reading.path == vss.LOW_VOLTAGE_STATE]) == 3
+
+
+def test_a_charge_port_that_is_unlocked_as_by_a_phone_is_a_car_that_is_not_locked(ear: Ear) -> None:
+    Tape([frame(0x339, "4144F80000038000")]).played(ear)
+    assert ear.latest(vss.DRIVER_LOCK).value is False
+
+
 def test_a_shorter_frame_of_a_newer_car_is_read_too(ear: Ear) -> None:
     Tape([frame(0x132, "709696005C26")]).played(ear)
     assert ear.latest(vss.PACK_CURRENT).value == pytest.approx(15)
@@ -284,6 +276,26 @@ def test_a_kill_that_fails_is_not_taken_for_a_missing_interface() -> None:
 
     with pytest.raises(PermissionError, match="kill"):
         Tape([frame(0x132, "709696005C26")], []).played(Sink())
+
+
+def test_a_bus_keeps_no_more_than_one_helping_of_what_waits() -> None:
+    with connected() as (bus, server):
+        line = b"< frame 1 1.0 >"
+        sender = threading.Thread(target=send_all_day, args=(server, line))
+        sender.start()
+        for _ in range(20_000):
+            assert bus.recv(5) is not None
+            assert len(bus._frames) <= 65_536 // len(line) + 1
+        bus.shutdown()
+        sender.join()
+
+
+def send_all_day(server: socket.socket, line: bytes) -> None:
+    try:
+        while True:
+            server.sendall(line * 1000)
+    except OSError:  # the other end has gone
+        return
 
 
 @contextmanager

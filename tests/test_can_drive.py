@@ -183,6 +183,23 @@ def test_a_log_that_ends_in_the_middle_of_a_line_ends_there() -> None:
     assert len([frame for _, frame in recorded if frame is UNREADABLE]) == 2
 
 
+def test_a_log_whose_clock_jumps_an_hour_ahead_and_back_is_stale_in_between_and_ends(tmp_path: Path) -> None:
+    log = tmp_path / "jumps.log"
+    log.write_text(
+        "(5000.000000) can0 102#2200000000000000\n"
+        "(5000.100000) can0 102#2200000000000000\n"
+        "(8600.100000) can0 102#2200000000000000\n"
+        "(5000.200000) can0 102#2200000000000000\n"
+        "(5000.300000) can0 102#2100000000000000\n"
+    )
+    _, agent, seconds = drive(log)
+    assert seconds == pytest.approx(3600, abs=1)
+    assert [paths for _, paths in agent.stale] == [[vss.DOORS[0], vss.DOORS[2]]]
+    assert [r.value for r in agent.readings if r.path == vss.DRIVER_DOOR] == [False] * 4 + [True]
+    stamps = [reading.stamp_ns for reading in agent.readings]
+    assert stamps == sorted(stamps)
+
+
 def test_a_log_is_played_once_at_its_own_speed(tmp_path: Path) -> None:
     log = tmp_path / "short.log"
     log.write_text("(5.000000) can0 118#5003851817800000\n(5.010000) can0 118#4E04851814800000\n")

@@ -35,9 +35,9 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
     found = await examined(config_file(folder, more))
     assert {part: finding.text for part, finding in found.items() if finding.ok} == {
         "configuration": "can be used",
-        "signals": "19 signals arrive",
+        "signals": "21 signals arrive",
         "policy": f"all {len(required_signals(PolicySettings()))} are offered; no source offers what these guards need, so"
-        " they do not apply: locked, cable in, own power rail",
+        " they do not apply: cable in",
         "backends": "usable for onnx, tflite",
         "models": "taken by hash when a task asks for one",
         "store": "will be created at the first start",

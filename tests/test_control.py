@@ -1,21 +1,21 @@
 import asyncio
+import errno
+import grp
 import os
 import socket
 import stat
-from collections.abc import Callable
+import threading
+from collections.abc import AsyncGenerator, Callable
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from agent.control import (
-    LINE_MAX_BYTES,
-    Command,
-    ControlServer,
-    ControlSocketTakenError,
-    NoAgentAnswersError,
-    ask,
-)
+from agent.control import NoAgentAnswersError, ask, watch
+from agent.control_lines import CLIENTS_MAX, LINE_MAX_BYTES, OWED_MAX
+from agent.control_server import Answer, CommandRefused, CommandTable, ControlServer, Request
+from agent.control_socket import ControlSocketTakenError
 
 
 @pytest.fixture
@@ -23,17 +23,24 @@ def path(tmp_path: Path) -> Path:
     return tmp_path / "agent.sock"
 
 
-def status(request: dict[str, Any]) -> dict[str, Any]:
+async def status(request: Request) -> Answer:
     return {"mode": "blocked", "asked": request}
 
 
-async def slow(request: dict[str, Any]) -> dict[str, Any]:
-    del request
+async def slow(_: Request) -> Answer:
     await asyncio.sleep(0)
     return {"took": "a while"}
 
 
-COMMANDS: dict[str, Command] = {"status": status, "slow": slow}
+async def refuse(_: Request) -> Answer:
+    raise CommandRefused("it is Sunday", "wait")
+
+
+def push(request: Request) -> Answer:
+    return {"read_in": threading.current_thread().name, "n": request.get("n")}
+
+
+COMMANDS = CommandTable(prompt={"push": push}, asked={"status": status, "slow": slow, "refuse": refuse})
 
 
 async def asked(path: Path, **request: object) -> dict[str, Any]:
@@ -62,11 +69,12 @@ async def test_the_vehicle_os_asks_and_is_answered(path: Path) -> None:
 async def test_many_clients_are_answered_side_by_side(path: Path) -> None:
     released = asyncio.Event()
 
-    async def wait(request: dict[str, Any]) -> dict[str, Any]:
+    async def wait(request: Request) -> Answer:
         await released.wait()
         return {"n": request["n"]}
 
-    async with ControlServer(path, {"wait": wait, "status": status}), asyncio.TaskGroup() as clients:
+    table = CommandTable(asked={"wait": wait, "status": status})
+    async with ControlServer(path, table), asyncio.TaskGroup() as clients:
         waiting = [clients.create_task(said(path, b'{"cmd":"wait","n":%d}\n' % n)) for n in range(50)]
         assert (await asked(path, cmd="status"))["ok"]
         released.set()
@@ -80,6 +88,26 @@ async def test_only_the_owner_may_open_the_socket_and_it_goes_with_the_agent(pat
             assert stat.S_IMODE(path.stat().st_mode) == 0o600
     finally:
         os.umask(before)
+    assert not path.exists()
+
+
+async def test_a_group_may_share_the_socket_with_its_owner(path: Path) -> None:
+    ours = grp.getgrgid(os.getgid()).gr_name
+    async with ControlServer(path, COMMANDS, group=ours):
+        assert stat.S_IMODE(path.stat().st_mode) == 0o660
+        assert path.stat().st_gid == os.getgid()
+
+
+async def test_a_group_that_the_agent_is_not_in_is_refused_with_its_fix(
+    path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refused(*_: object) -> None:  # what the kernel says to who is not root
+        raise PermissionError(errno.EPERM, "Operation not permitted")
+
+    monkeypatch.setattr(os, "chown", refused)
+    with pytest.raises(PermissionError, match="make the agent's user a member"):
+        async with ControlServer(path, COMMANDS, group=grp.getgrgid(os.getgid()).gr_name):
+            pass
     assert not path.exists()
 
 
@@ -126,11 +154,64 @@ async def test_a_bad_line_is_answered_with_what_to_do_and_costs_nothing_else(pat
     assert answer == b'{"ok":true,"took":"a while"}'
 
 
-async def test_a_line_without_end_is_cut_off(path: Path) -> None:
+@pytest.mark.parametrize("end", [b"", b"\n"])
+async def test_a_line_without_end_is_cut_off(path: Path, end: bytes) -> None:
     async with ControlServer(path, COMMANDS):
-        (refusal,) = await said(path, b"x" * (2 * LINE_MAX_BYTES))
+        refusal, *more = await said(
+            path, b"x" * (3 * LINE_MAX_BYTES) + end, b'{"cmd":"slow"}\n' if end else b""
+        )
         assert b"longer than 65536 bytes" in refusal
-        assert (await asked(path, cmd="status"))["ok"]
+        assert more == ([b'{"ok":true,"took":"a while"}'] if end else [])
+
+
+async def test_a_line_that_comes_in_pieces_is_one_line(path: Path) -> None:
+    async with ControlServer(path, COMMANDS):
+        reader, writer = await asyncio.open_unix_connection(path)
+        for piece in (b'{"cmd"', b':"push",', b'"n":1}', b'\n{"cmd":"push","n":2}\n{"cmd":'):
+            writer.write(piece)
+            await writer.drain()
+        assert msgspec.json.decode(await reader.readline())["n"] == 1
+        assert msgspec.json.decode(await reader.readline())["n"] == 2
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_two_meanings_in_one_line_are_refused(path: Path) -> None:
+    async with ControlServer(path, COMMANDS):
+        (refusal,) = await said(path, b'{"cmd":"push","n":1,"n":2}\n')
+        assert b"more than once" in refusal
+
+
+async def test_what_a_command_refuses_is_said_with_its_fix(path: Path) -> None:
+    async with ControlServer(path, COMMANDS):
+        assert await asked(path, cmd="refuse") == {"ok": False, "error": "it is Sunday", "fix": "wait"}
+
+
+async def test_a_push_is_taken_while_the_event_loop_is_busy(path: Path) -> None:
+    async with ControlServer(path, COMMANDS):
+        busy = threading.Thread(target=lambda: answers.append(ask(path, {"cmd": "push", "n": 7})))
+        answers: list[dict[str, Any]] = []
+        busy.start()
+        busy.join()  # the loop stands still until the answer is here
+        assert answers == [{"ok": True, "read_in": "control_0", "n": 7}]
+
+
+async def test_a_push_behind_an_unanswered_request_is_taken_at_once_and_answered_in_turn(path: Path) -> None:
+    released, pushed = asyncio.Event(), threading.Event()
+
+    async def wait(_: Request) -> Answer:
+        await released.wait()
+        return {"waited": True}
+
+    def push(_: Request) -> Answer:
+        pushed.set()
+        return {"pushed": True}
+
+    async with ControlServer(path, CommandTable(prompt={"push": push}, asked={"wait": wait})):
+        conversation = asyncio.create_task(said(path, b'{"cmd":"wait"}\n{"cmd":"push"}\n'))
+        assert await asyncio.to_thread(pushed.wait, 10)
+        released.set()
+        assert await conversation == [b'{"ok":true,"waited":true}', b'{"ok":true,"pushed":true}']
 
 
 async def test_a_client_that_stays_does_not_hold_up_the_end_of_the_agent(path: Path) -> None:
@@ -143,18 +224,114 @@ async def test_a_client_that_stays_does_not_hold_up_the_end_of_the_agent(path: P
     await writer.wait_closed()
 
 
-async def test_a_fault_of_our_own_ends_the_agent_instead_of_hiding(path: Path) -> None:
-    def broken(request: dict[str, Any]) -> dict[str, Any]:
-        raise ZeroDivisionError(str(request))
+def push_for_ever(client: socket.socket) -> None:
+    while True:
+        client.sendall(b'{"cmd":"push"}\n' * OWED_MAX)
 
-    async def agent() -> None:
-        async with ControlServer(path, {"broken": broken}), asyncio.timeout(10):
-            await said(path, b'{"cmd":"broken"}\n')
+
+async def test_a_client_that_never_reads_its_answers_is_hung_up_on(
+    path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with ControlServer(path, COMMANDS):
+        with socket.socket(socket.AF_UNIX) as deaf:
+            deaf.settimeout(10)
+            deaf.connect(str(path))
+            with pytest.raises(ConnectionError):
+                await asyncio.to_thread(push_for_ever, deaf)
+        assert "does not read its answers" in caplog.text
+        assert (await asked(path, cmd="status"))["ok"]
+
+
+async def test_no_more_clients_than_there_is_room_for(path: Path) -> None:
+    async with ControlServer(path, COMMANDS):
+        clients = [await asyncio.open_unix_connection(path) for _ in range(CLIENTS_MAX)]
+        with pytest.raises(NoAgentAnswersError):
+            await asked(path, cmd="status")
+        for reader, writer in clients:
+            writer.write_eof()
+            assert await reader.read() == b""
+            writer.close()
+            await writer.wait_closed()
+        assert (await asked(path, cmd="status"))["ok"]
+
+
+def broken(request: Request) -> Answer:
+    raise ZeroDivisionError(str(request))
+
+
+async def broken_too(request: Request) -> Answer:
+    return broken(request)
+
+
+@pytest.mark.parametrize(
+    "table", [CommandTable(prompt={"broken": broken}), CommandTable(asked={"broken": broken_too})]
+)
+async def test_a_fault_of_our_own_ends_the_agent_instead_of_hiding(path: Path, table: CommandTable) -> None:
+    async with ControlServer(path, table) as server:
+        conversation = asyncio.create_task(said(path, b'{"cmd":"broken"}\n'))
+        with pytest.raises(ZeroDivisionError):
+            await asyncio.wait_for(server.failed, 10)
+    assert await conversation == []
+
+
+async def test_a_stream_sends_a_line_for_each_change_and_only_the_newest_waits(path: Path) -> None:
+    """A watcher that does not read costs one line of memory, and sees the newest when it reads again."""
+    size, count = 50_000, 200
+    ended = asyncio.Event()
+
+    async def watch(_: Request) -> AsyncGenerator[Answer, None]:
+        for number in range(count):
+            yield {"n": number, "padding": "x" * size}
+            await asyncio.sleep(0)
+        ended.set()
+        await asyncio.Event().wait()
+
+    async with ControlServer(path, CommandTable(streams={"watch": watch})):
+        reader, writer = await asyncio.open_unix_connection(path, limit=2 * size)
+        writer.write(b'{"cmd":"watch"}\n')
+        first = msgspec.json.decode(await reader.readline())
+        await ended.wait()
+        seen = [first["n"]]
+        while seen[-1] < count - 1:
+            seen.append(msgspec.json.decode(await asyncio.wait_for(reader.readline(), 10))["n"])
+        assert seen == sorted(seen)
+        assert len(seen) < count
+        writer.close()
+        await writer.wait_closed()
+
+
+async def test_a_stream_ends_with_its_client(path: Path) -> None:
+    ended = asyncio.Event()
+
+    async def watch(_: Request) -> AsyncGenerator[Answer, None]:
+        try:
+            yield {}
             await asyncio.Event().wait()
+        finally:
+            ended.set()
 
-    with pytest.raises(ExceptionGroup) as ended:
-        await agent()
-    assert ended.group_contains(ZeroDivisionError)
+    async with ControlServer(path, CommandTable(prompt={"push": push}, streams={"watch": watch})):
+        reader, writer = await asyncio.open_unix_connection(path)
+        writer.write(b'{"cmd":"watch"}\n{"cmd":"watch"}\n{"cmd":"push","n":3}\n')
+        assert await reader.readline() == b'{"ok":true}\n'
+        assert b"has a stream already" in await reader.readline()
+        assert msgspec.json.decode(await reader.readline())["n"] == 3
+        assert not ended.is_set()
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.wait_for(ended.wait(), 10)
+
+
+async def test_a_watcher_hears_of_the_end_of_the_agent(path: Path) -> None:
+    async def forever(_: Request) -> AsyncGenerator[Answer, None]:
+        yield {"status": {}}
+        await asyncio.Event().wait()
+
+    lines = watch(path)
+    async with ControlServer(path, CommandTable(streams={"watch": forever})):
+        assert await asyncio.to_thread(next, lines) == {"ok": True, "status": {}}
+    with pytest.raises(NoAgentAnswersError, match="hung up"):
+        await asyncio.to_thread(next, lines)
 
 
 def nobody(path: Path) -> None:

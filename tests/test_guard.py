@@ -2,47 +2,17 @@ import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 
 import pytest
-from cars import PARKED_AND_CHARGING, Car, HandClock, HandSource
+from cars import PARKED_AND_CHARGING, Car, HandSource
+from guard_bench import Bench
 
 from agent.guard import Cue, Guard
 from agent.policy.settings import PolicySettings
 from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
-from agent.signals import Signals
 from firmware_shims import vss
-from firmware_shims.reading import Quality, Reading, Value
-
-
-@dataclass
-class Bench:
-    """A real guard over a car that is driven by hand; workers are only their kill."""
-
-    clock: HandClock = field(default_factory=HandClock)
-    car: Car = field(default_factory=Car)
-    said: list[tuple[Verdict, Cue | None]] = field(default_factory=list)
-    killed_in: list[str] = field(default_factory=list)
-
-    def __post_init__(self) -> None:
-        self.source = HandSource()
-        policy = Policy(PolicySettings(), frozenset(PARKED_AND_CHARGING), compute_w=60)
-        self.guard = Guard(
-            policy, [self.source], self.clock, lambda verdict, cue: self.said.append((verdict, cue))
-        )
-
-    def drive(self, seconds: float, step_s: float = 0.1) -> None:
-        """Let the car go on sending everything."""
-        for _ in range(round(seconds / step_s)):
-            self.clock.forward(step_s)
-            self.guard.update(self.car.readings(self.clock()))
-            self.guard.heard("car", self.clock())
-            self.guard.look()
-
-    def kill(self) -> int:
-        self.killed_in.append(threading.current_thread().name)
-        return self.clock()
+from firmware_shims.reading import Quality, Reading
 
 
 @pytest.fixture
@@ -126,59 +96,25 @@ def test_a_drifting_value_is_no_news_but_a_new_reason_is(bench: Bench) -> None:
     assert len(bench.said) == said + 1
 
 
-def test_the_first_source_with_a_good_reading_speaks_for_a_signal() -> None:
-    signals = Signals([HandSource("a"), HandSource("b")])
-    signals.update([Reading(vss.SOC, 40.0, "b", 1), Reading(vss.SOC, None, "a", 1, Quality.INVALID)])
-    assert signals.snapshot(1).good(vss.SOC) == 40.0
-    signals.update([Reading(vss.SOC, 50.0, "a", 2)])
-    assert signals.snapshot(2).good(vss.SOC) == 50.0
-
-
-@pytest.mark.parametrize(
-    ("path", "one", "other"),
-    [
-        (vss.DRIVER_DOOR, False, True),
-        (vss.DRIVER_DOOR, True, False),
-        (vss.GEAR, vss.GEAR_PARK, vss.GEAR_DRIVE),
-        (vss.LOW_VOLTAGE_STATE, "OFF", "ON"),
-    ],
-)
-def test_sources_that_contradict_each_other_are_not_believed(path: str, one: Value, other: Value) -> None:
-    signals = Signals([HandSource("a"), HandSource("b"), HandSource("c")])
-    signals.update([Reading(path, one, "a", 1), Reading(path, other, "b", 1), Reading(path, one, "c", 1)])
-    fused = signals.snapshot(1)[path]
-    assert fused.quality is Quality.INVALID
-    assert fused.source == "a against b against c"
-    signals.update([Reading(path, one, "b", 2)])
-    assert signals.snapshot(2).good(path) == one
-
-
-def test_measurements_of_two_sources_may_differ() -> None:
-    signals = Signals([HandSource("a"), HandSource("b")])
-    signals.update([Reading(vss.SOC, 40.0, "a", 1), Reading(vss.SOC, 40.5, "b", 1)])
-    assert signals.snapshot(1).good(vss.SOC) == 40.0
-
-
 def test_a_second_source_that_sees_the_door_open_ends_work(bench: Bench) -> None:
     other = HandSource("other", {vss.DRIVER_DOOR: 0.5})
     policy = Policy(PolicySettings(settle_s=0, grid_proof_s=0), frozenset(PARKED_AND_CHARGING), compute_w=60)
-    guard = Guard(policy, [bench.source, other], bench.clock, lambda *_: None)
+    guard = Guard(policy, [HandSource(), other], bench.clock, lambda *_: None)
     guard.update(bench.car.readings(bench.clock()))
     assert guard.verdict.allowed
     guard.update([Reading(vss.DRIVER_DOOR, True, "other", bench.clock())])
     assert guard.verdict.urgent
 
 
-@pytest.mark.parametrize("value", [float("nan"), float("inf"), None])
-def test_a_good_reading_without_a_number_is_invalid(value: float | None) -> None:
-    signals = Signals([HandSource()])
-    signals.update([Reading(vss.SOC, value, "car", 1)])
-    assert signals.snapshot(1)[vss.SOC].quality is Quality.INVALID
-
-
-def test_two_sources_of_the_same_name_are_refused() -> None:
-    with pytest.raises(ValueError, match="same name"):
-        Signals([HandSource(), HandSource()])
+@pytest.mark.parametrize("ready", [False, True])
+def test_a_frame_that_comes_before_the_first_look_after_a_sleep_allows_nothing(
+    bench: Bench, ready: bool
+) -> None:
+    bench.drive(61 if ready else 10)
+    assert bench.guard.verdict.allowed is ready
+    bench.clock.forward(8 * 3600)
+    bench.show(vss.SPEED, 0.04)
+    assert not bench.guard.verdict.allowed
 
 
 @contextmanager

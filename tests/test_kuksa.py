@@ -67,8 +67,8 @@ def broker() -> Iterator[SimulatedBroker]:
 
 
 def source_for(port: int, stale_after_s: float = NEVER_STALE_HERE_S, **options: Any) -> KuksaSource:
-    """A source on a broker that has everything but the computer's own temperature."""
-    without = [vss.CHIP_TEMPERATURE]
+    """A source that wants everything of a broker that the parked car of the scenario has."""
+    without = [vss.CHIP_TEMPERATURE, vss.TIME_TO_COMPLETE, vss.GRID_LIMIT]
     ages = dict.fromkeys(KuksaOptions().ages(), stale_after_s)
     chosen = {"port": port, "without": without, "stale_after_s": ages, **options}
     source = open_source("kuksa", name="car", map=None, options=chosen, clock=boottime_ns)
@@ -110,6 +110,8 @@ def test_a_parked_and_charging_car_is_read_from_every_vss(ear: Ear, version: int
             vss.PACK_TEMPERATURE_MAX: 24,
             vss.LOW_VOLTAGE_BATTERY: pytest.approx(13.6),
             vss.AMBIENT_TEMPERATURE: 18,
+            vss.DRIVER_LOCK: True,
+            vss.COMPUTE_RAIL: "ON",
             **dict.fromkeys(vss.DOORS, False),
         }
 
@@ -141,9 +143,11 @@ def test_an_owner_who_comes_back_is_a_cue_in_every_vss(ear: Ear, version: int) -
     ):
         wait_for_everything(source, ear)
         cues: dict[str, Value] = {
+            vss.DRIVER_LOCK: False,
             vss.DRIVER_DOOR: True,
             vss.DRIVER_SEAT: True,
             vss.LOW_VOLTAGE_STATE: "ACC",
+            vss.COMPUTE_RAIL: "GOING_DOWN",
             vss.CABLE_CONNECTED: False,
         }
         for signal, value in cues.items():
@@ -152,6 +156,19 @@ def test_an_owner_who_comes_back_is_a_cue_in_every_vss(ear: Ear, version: int) -
             cue = ear.wait_for(signal, value, after=before)
             assert cue.quality is Quality.GOOD
             assert cue.source == "car"
+
+
+@pytest.mark.parametrize("version", VSS_VERSIONS)
+def test_a_car_that_knows_when_it_is_charged_and_what_the_grid_leaves(ear: Ear, version: int) -> None:
+    state: dict[str, Value] = {vss.TIME_TO_COMPLETE: 5400, vss.GRID_LIMIT: 40.0}
+    without = sorted(set(KuksaOptions().ages()) - set(state))
+    with (
+        SimulatedBroker(state, version) as broker,
+        listening(source := source_for(broker.port, without=without), ear),
+    ):
+        wait_for_everything(source, ear)
+        assert {path: ear.latest(path).value for path in source.stale_after_s} == state
+        assert broker.path(vss.TIME_TO_COMPLETE) == f"{CHARGING}.TimeToComplete"
 
 
 def test_what_has_been_heard_is_said_several_times_a_second(broker: SimulatedBroker, ear: Ear) -> None:
@@ -238,6 +255,8 @@ WRONG = [
     (vss.SOC, types_pb2.Value(float=150)),
     (vss.LOW_VOLTAGE_STATE, types_pb2.Value(string="UNDEFINED")),
     (vss.LOW_VOLTAGE_STATE, types_pb2.Value(string_array=types_pb2.StringArray(values=["OFF"]))),
+    (vss.DRIVER_LOCK, types_pb2.Value(string="LOCKED")),
+    (vss.COMPUTE_RAIL, types_pb2.Value(string="UP")),
     (vss.PACK_TEMPERATURE_MAX, types_pb2.Value()),
     (vss.PACK_TEMPERATURE_MAX, None),
 ]
@@ -275,7 +294,8 @@ def test_a_wall_clock_that_is_set_makes_nothing_look_fresh(ear: Ear) -> None:
         return time.time_ns() + ahead_ns
 
     with SimulatedBroker.parked_and_charging(wall_ns=wall_ns) as broker:
-        options = KuksaOptions(port=broker.port, without=(vss.CHIP_TEMPERATURE,))
+        without = (vss.CHIP_TEMPERATURE, vss.TIME_TO_COMPLETE, vss.GRID_LIMIT)
+        options = KuksaOptions(port=broker.port, without=without)
         with listening(source := KuksaSource("car", options, boottime_ns, wall_ns), ear):
             wait_for_everything(source, ear)
             for step_ns in (-HOUR_NS, 2 * HOUR_NS):

@@ -91,9 +91,13 @@ def test_no_clock_makes_an_age_negative(ahead_ns: int, passed_s: float, publishe
 
 def test_units_are_those_of_the_broker() -> None:
     kilowatts = locate(vss.CHARGE_LINE_POWER, lambda _: "kW")
+    minutes = locate(vss.TIME_TO_COMPLETE, lambda _: "min")
     metres_a_second = locate(vss.SPEED, lambda _: "m/s")
     assert kilowatts is not None
     assert kilowatts.value(7.2) == pytest.approx(7200)
+    assert minutes is not None
+    assert minutes.value(90) == 5400
+    assert minutes.value(-1) is None
     assert metres_a_second is not None
     assert metres_a_second.value(10.0) == 36
     assert metres_a_second.value(True) is None
@@ -101,6 +105,12 @@ def test_units_are_those_of_the_broker() -> None:
     assert locate(vss.SPEED, lambda _: None) is None
     for signal in SIGNALS:
         assert locate(signal, lambda _: "") is not None  # a broker that names no units
+
+
+def test_every_signal_that_has_a_name_here_is_looked_for_on_a_broker() -> None:
+    assert set(SIGNALS) == {name for name in vars(vss).values() if str(name).startswith("Vehicle.")} | set(
+        vss.DOORS
+    )
 
 
 @pytest.mark.parametrize(

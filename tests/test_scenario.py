@@ -27,6 +27,7 @@ def test_a_parked_and_charging_car() -> None:
         vss.BRAKE: 0,
         vss.DRIVER_SEAT: False,
         **dict.fromkeys(vss.DOORS, False),
+        vss.DRIVER_LOCK: True,
         vss.SOC: 64,
         vss.PACK_CURRENT: 15,
         vss.PACK_VOLTAGE: 380,
@@ -37,6 +38,7 @@ def test_a_parked_and_charging_car() -> None:
         vss.CHIP_TEMPERATURE: 45,
         vss.LOW_VOLTAGE_BATTERY: 13.6,
         vss.AMBIENT_TEMPERATURE: 18,
+        vss.COMPUTE_RAIL: "ON",
     }
     assert set(values) == set(car.stale_after_s)
 

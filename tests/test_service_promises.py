@@ -202,3 +202,25 @@ async def test_a_store_full_of_waiting_tasks_refuses_more_and_goes_on(
         car.car.close_door()
         fleet.send(task("small"))
         await fleet.until(lambda: fleet.is_final("small"), "there is room again")
+
+
+async def test_the_pack_budget_survives_a_restart(tmp_path: Path, iotcore: Broker) -> None:
+    pack = "require_grid_proof = false\npack_budget_pct_per_day = 3\n"
+    config = write_config(tmp_path, iotcore.port, policy=pack)
+    async with agent(config) as car:
+        car.car.set(vss.CHARGE_LINE_POWER, 0.0)
+        car.car.set(vss.PACK_CURRENT, -1.0)
+        car.car.set(vss.SOC, 70.0)
+        await car.until_ready()
+        assert car.service.guard.verdict.on_pack
+        car.car.set(vss.SOC, 67.9)
+        await car.until(lambda: not car.service.guard.verdict.allowed, "the budget is used up")
+    async with agent(config) as car:
+        car.car.set(vss.CHARGE_LINE_POWER, 0.0)
+        car.car.set(vss.SOC, 67.9)
+        await car.until(
+            lambda: (
+                [blocker.reason for blocker in car.service.guard.verdict.blockers] == [Reason.PACK_BUDGET]
+            ),
+            "the budget is still used up",
+        )

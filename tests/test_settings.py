@@ -43,7 +43,9 @@ def test_every_commented_default_of_the_shipped_example_is_the_real_default() ->
     commented = "".join(
         line.removeprefix("# ") + "\n" if re.match(r"# \w+ = ", line) else line + "\n"
         for line in text.splitlines()
-        if not re.match(r"# (username|password_file|ca_file|cert_file|key_file|watts_per_core) = ", line)
+        if not re.match(
+            r"# (username|password_file|ca_file|cert_file|key_file|watts_per_core|group) = ", line
+        )
     )
     assert commented.count("\n# ") < text.count("\n# ") - 30
     assert Settings.model_validate(tomllib.loads(commented)) == Settings.model_validate(tomllib.loads(text))

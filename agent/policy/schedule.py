@@ -16,7 +16,7 @@ DAY_MIN: Final = 1440
 WEEK_MIN: Final = 7 * DAY_MIN
 AHEAD_DAYS: Final = 8
 """Every boundary of a week comes within so many days, whatever the clocks do."""
-_WINDOW: Final = re.compile(r"([a-z]{3})(?:-([a-z]{3}))? ([0-2]\d):([0-5]\d)-([0-2]\d):([0-5]\d)")
+_WINDOW: Final = re.compile(r"([a-z]{3})(?:-([a-z]{3}))? ([0-2]\d):([0-5]\d)-([0-2]\d):([0-5]\d)", re.ASCII)
 
 Span = tuple[int, int]
 """Minutes of the week from Monday 0:00, the second not included; it may lie beyond Sunday's midnight."""

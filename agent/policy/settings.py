@@ -31,7 +31,7 @@ def _window(text: str) -> str:
 def _zone(name: str) -> str:
     try:
         ZoneInfo(name)
-    except (ZoneInfoNotFoundError, ValueError) as error:
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:  # "Europe" is a folder
         raise ValueError(f'{name!r} is no IANA time zone, such as "America/Sao_Paulo"') from error
     return name
 

@@ -1,7 +1,7 @@
 """Kaplan-Meier over a row of intervals, with a prior that counts as so many sessions, and with forgetting."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import msgspec
 
@@ -39,6 +39,16 @@ def _scaled(weights: dict[int, float], factor: float) -> dict[int, float]:
     return {
         interval: weight * factor for interval, weight in weights.items() if weight * factor >= _FORGOTTEN
     }
+
+
+def blended(parts: Iterable[tuple[Tally, float]]) -> Tally:
+    """All these tallies in one, each scaled by its factor."""
+    whole = Tally()
+    for tally, factor in parts:
+        for weights, into in ((tally.left, whole.left), (tally.lost, whole.lost)):
+            for interval, weight in weights.items():
+                into[interval] = into.get(interval, 0.0) + factor * weight
+    return whole
 
 
 def product_limit(prior: Sequence[float], weight: float, tally: Tally, factor: float = 1.0) -> list[float]:

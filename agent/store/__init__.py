@@ -1,6 +1,7 @@
 """The agent's durable memory: what it took over, what is done, what the fleet has not confirmed yet."""
 
 from agent.store.errors import RowsRefused, StoreFailed, StoreFull, StoreUnusable, TaskEnded, UnknownTask
+from agent.store.facts import KeptOrders
 from agent.store.ledger import Ledger
 from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
 from agent.store.store import Store
@@ -8,6 +9,7 @@ from agent.store.store import Store
 __all__ = [
     "Acceptance",
     "Counts",
+    "KeptOrders",
     "Ledger",
     "NewTask",
     "Outcome",

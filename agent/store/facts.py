@@ -1,7 +1,15 @@
 """The few single values that must survive a restart."""
 
 import sqlite3
-from typing import Literal
+from typing import Literal, NamedTuple
+
+
+class KeptOrders(NamedTuple):
+    """What the vehicle's operating system has ordered, as `agent.policy.orders.Orders` has it."""
+
+    paused: bool
+    consent: bool | None
+    departure_s: float | None
 
 
 class Facts:
@@ -35,9 +43,28 @@ class Facts:
         drained_at = self._value("drain")
         return drained_at > 0 and drained_at >= self._value("resume")
 
+    def keep_orders(self, orders: KeptOrders) -> None:
+        """Remember the orders that stand from now on."""
+        for name, value in orders._asdict().items():
+            self._execute("DELETE FROM facts WHERE name = ?", (name,))
+            if value is not None:
+                self._execute("INSERT INTO facts VALUES (?, ?)", (name, value))
+
+    def orders(self) -> KeptOrders:
+        """The orders that were kept last; none before any."""
+        consent = self._found("consent")
+        return KeptOrders(
+            bool(self._value("paused")),
+            None if consent is None else bool(consent),
+            self._found("departure_s"),
+        )
+
     def _value(self, name: str) -> float:
+        return self._found(name) or 0.0
+
+    def _found(self, name: str) -> float | None:
         found = self._execute("SELECT value FROM facts WHERE name = ?", (name,)).fetchone()
-        return float(found[0]) if found else 0.0
+        return float(found[0]) if found else None
 
     def _raise(self, name: str, value: float) -> None:
         self._execute(

@@ -9,6 +9,7 @@ from collections.abc import Iterable
 from agent.protocol.messages import TaskState
 from agent.store.errors import RowsRefused, TaskEnded, UnknownTask
 from agent.store.facts import Facts
+from agent.store.notes import Notes
 from agent.store.ranges import Range, gaps, merged
 from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
 
@@ -20,7 +21,7 @@ Settlement = tuple[str, int, int, int]
 
 
 class Ledger:
-    """Tasks, rows and results over one connection, with `facts` beside them.
+    """Tasks, rows and results over one connection, with `facts` and `notes` beside them.
 
     Operations on a task raise `UnknownTask`, and `TaskEnded` where they need an open one.
     """
@@ -28,6 +29,7 @@ class Ledger:
     def __init__(self, connection: sqlite3.Connection) -> None:
         self.connection = connection
         self.facts = Facts(connection)
+        self.notes = Notes(connection)
         self._execute = connection.execute
 
     def accept(self, task: NewTask) -> Acceptance:

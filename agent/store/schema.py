@@ -64,6 +64,7 @@ MIGRATIONS: Sequence[Migration] = (
         )""",
         """CREATE INDEX results_task ON results (task, row_from, row_to, size)""",
     ),
+    ("""CREATE TABLE notes (name TEXT PRIMARY KEY, body BLOB NOT NULL)""",),
 )
 
 
