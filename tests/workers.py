@@ -12,28 +12,19 @@ from typing import Any
 import pytest
 
 from backends.kernel import Model, Tensor
-from backends.limits import Limits
 from backends.process import WorkerProcess
 
 BYTES = Model(Path("/no/file/is/needed"), "0" * 64, "onnx", (Tensor("data", "UINT8", (1024,)),))
 LONG_US = 60_000_000
-NO_MODELS = Limits()
 
 
 @contextlib.asynccontextmanager
-async def started(
-    use: str, *, arena_bytes: int = 1 << 24, limits: Limits = NO_MODELS, **options: Any
-) -> AsyncIterator[WorkerProcess]:
-    worker = WorkerProcess.start(use, options, limits=limits, arena_bytes=arena_bytes)
+async def started(use: str, *, arena_bytes: int = 1 << 24, **options: Any) -> AsyncIterator[WorkerProcess]:
+    worker = WorkerProcess.start(use, options, arena_bytes=arena_bytes)
     try:
         yield worker
     finally:
         await worker.stop()
-
-
-def may_read(model: Model) -> Limits:
-    """The limits of a worker that is given this model."""
-    return Limits(model_folders=(str(model.path.parent),))
 
 
 def file_type_model() -> Model:
