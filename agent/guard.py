@@ -21,6 +21,8 @@ from firmware_shims.reading import Reading, Snapshot, Source
 Kill = Callable[[], int | None]
 """Ends a worker with all its processes at once; returns when the signal was sent, None when it was gone already."""
 TICK_NS = SOURCE_SILENT_NS // 2
+UNWATCHED_NS = 4 * TICK_NS
+"""Without a look for so long nobody would notice that a source died or that a window ended."""
 WALL_NS = 30 * NS
 """The wall clock may be set: what depends on it is judged at least so often."""
 BUDGET_STEP = 0.1
@@ -57,7 +59,7 @@ class Guard:
         self._signals = Signals(sources)
         self._memory = FRESH
         self._orders = Orders()
-        self._judged_ns = clock()
+        self._judged_ns = self._looked_ns = clock()
         self._kills: list[Kill] = []
         self._lock = threading.Condition(threading.RLock())
         now_ns = clock()
@@ -144,10 +146,15 @@ class Guard:
     def look(self) -> int:
         """Look at the time once; returns for how many nanoseconds nothing can change by time alone."""
         with self._lock:
-            now_ns = self._clock()
+            now_ns = self._looked_ns = self._clock()
             if self._signals.look(now_ns) or now_ns >= self._due_ns():
                 self._judge(now_ns)
             return min(TICK_NS, self._due_ns() - now_ns)
+
+    @property
+    def watches(self) -> bool:
+        """Whether the thread in `run` still looks at the time; without it no worker may live on."""
+        return self._clock() - self._looked_ns < UNWATCHED_NS
 
     def wake(self) -> None:
         """Let `run` look at once, for example at its `stop`."""

@@ -3,14 +3,20 @@
 Not thread-safe: the guard calls it under its lock.
 """
 
-import math
-from collections.abc import Callable, Iterable, Sequence
+import sys
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
+from typing import Final
 
+from agent.policy.condition import within
+from agent.policy.owner import STANDSTILL_KMH
 from firmware_shims import vss
 from firmware_shims.reading import Quality, Reading, Snapshot, Source
 
 NS = 1_000_000_000
+LARGEST = sys.float_info.max
+REST: Final[Mapping[str, float]] = {vss.SPEED: STANDSTILL_KMH, vss.BRAKE: 0.0}
+"""Quantities of which the policy asks only whether they rest: within so much of 0."""
 SOURCE_SILENT_NS = NS
 """A source that has not said `heard` for so long has died or hangs: nothing of it is trusted."""
 UNWATCHED_NS = 5 * NS
@@ -37,6 +43,7 @@ class Signals:
         """Take readings in; returns the stamp of the last one that changed a value, None when none did."""
         changed_ns = None
         for reading in readings:
+            self._heard_ns.setdefault(reading.source, reading.stamp_ns)
             latest = self._latest[reading.source]
             before = latest.get(reading.path)
             fresh = _sound(reading)
@@ -96,8 +103,14 @@ def _fused(readings: Sequence[Reading]) -> Reading:
 
 def _contradicts(one: Reading, other: Reading) -> bool:
     """Whether two good readings cannot both be true. Measured quantities differ a little; states do not."""
-    is_state = one.path == vss.GEAR or isinstance(one.value, bool | str)
-    return is_state and one.value != other.value
+    is_state = one.path == vss.GEAR or any(isinstance(reading.value, bool | str) for reading in (one, other))
+    if is_state:
+        return one.value != other.value
+    return one.path in REST and _rests(one) is not _rests(other)
+
+
+def _rests(reading: Reading) -> bool:
+    return within(-REST[reading.path], REST[reading.path])(reading.value or 0)
 
 
 def _sound(reading: Reading) -> Reading:
@@ -105,6 +118,6 @@ def _sound(reading: Reading) -> Reading:
     value = reading.value
     if reading.quality is not Quality.GOOD or isinstance(value, bool | str):
         return reading
-    if value is None or not math.isfinite(value):
+    if value is None or not -LARGEST <= value <= LARGEST:  # NaN is on neither side
         return replace(reading, value=None, quality=Quality.INVALID)
     return reading

@@ -63,7 +63,6 @@ def test_two_sources_of_the_same_name_are_refused() -> None:
         pytest.param(vss.SPEED, 0.0, 50.0, id="speed"),
     ],
 )
-@pytest.mark.xfail(strict=True, reason="only the first source's type decides whether a signal is a state")
 def test_a_number_contradicts_a_state_and_rest_contradicts_motion(
     path: str, one: Value, other: Value
 ) -> None:
@@ -73,14 +72,12 @@ def test_a_number_contradicts_a_state_and_rest_contradicts_motion(
         assert signals.snapshot(1)[path].quality is Quality.INVALID
 
 
-@pytest.mark.xfail(strict=True, reason="math.isfinite raises OverflowError")
 def test_a_whole_number_beyond_every_float_is_invalid() -> None:
     signals = Signals([HandSource()])
     signals.update([Reading(vss.SOC, 10**400, "car", 1)])
     assert signals.snapshot(1)[vss.SOC].quality is Quality.INVALID
 
 
-@pytest.mark.xfail(strict=True, reason="look knows only sources that were heard once")
 def test_a_source_that_delivers_but_never_says_that_it_has_heard_all_is_not_trusted_for_longer() -> None:
     signals = Signals([HandSource()])
     began_ns = 1000 * NS
