@@ -2,13 +2,18 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test lint bench docs clean
+.PHONY: demo test test-tflite lint bench docs clean
 
 demo: .venv/demo
 	$(BIN)/parkwatt demo $(ARGS)
 
 test: .venv/dev
 	$(BIN)/python -m pytest $(ARGS)
+
+# tflite-runtime needs numpy<2: an environment of its own, next to ai-edge-litert in .venv
+test-tflite: .venv-tflite/ready
+	.venv-tflite/bin/python -m backends.contract tflite
+	.venv-tflite/bin/python -m pytest tests/test_backends_tflite.py $(ARGS)
 
 lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -27,5 +32,12 @@ docs: .venv/dev
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
 
+.venv-tflite/ready: pyproject.toml constraints.txt
+	python3.11 -m venv .venv-tflite
+	grep -v '^numpy==' constraints.txt > .venv-tflite/constraints.txt
+	.venv-tflite/bin/python -m pip install --quiet --constraint .venv-tflite/constraints.txt --editable . \
+	  numpy==1.26.4 tflite-runtime==2.14.0 hypothesis pytest pytest-asyncio pytest-timeout
+	touch $@
+
 clean:
-	rm -rf .venv
+	rm -rf .venv .venv-tflite

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 import threading
-from collections.abc import AsyncIterator, Callable, Iterator, Sequence
+from collections.abc import AsyncIterator, Callable, Collection, Iterator, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Final
@@ -15,6 +15,7 @@ from agent.broker import link_options
 from agent.control import NoAgentAnswersError, ask
 from agent.devices import probed
 from agent.link import Link
+from agent.meter_settings import MeterSettings
 from agent.models import unsupported
 from agent.policy.conditions import required_signals, unwatched
 from agent.policy.settings import PolicySettings
@@ -24,14 +25,20 @@ from agent.settings import BackendSettings, ConfigError, Settings, load
 from agent.status import Status
 from agent.store import StoreUnusable
 from agent.store.database import connect, locked, one_line_refusals
+from backends.limits import Limits
+from backends.limits import described as described_limits
 from firmware_shims.clock import boottime_ns
+from firmware_shims.power.meter import JouleSource, Meter, MeterFailed
+from firmware_shims.power.pack import NEEDED
+from firmware_shims.power.sampled import PERIOD_S
 from firmware_shims.pushed import PushedSignals
-from firmware_shims.reading import Quality, Reading, Source
+from firmware_shims.reading import Quality, Reading, Snapshot, Source
 
 CONFIGURATION: Final = "configuration"
 ARRIVAL_S: Final = 4.0
 """Every message of a car that is awake has come by then; a KUKSA provider that repeats each second takes two."""
 BROKER_S: Final = 3.0
+METER_S: Final = 1.0
 
 
 class Finding(msgspec.Struct, frozen=True):
@@ -80,7 +87,7 @@ def described(finding: Finding) -> str:
 
 
 async def _tried(settings: Settings) -> AsyncIterator[Finding]:
-    """Signals, backends, models, store, broker and keys, one after the other."""
+    """Signals, backends, meter, models, store, broker and keys, one after the other."""
     running = agent_running(settings)
     sources = settings.open_signals(boottime_ns)
     for source in sources:
@@ -92,6 +99,7 @@ async def _tried(settings: Settings) -> AsyncIterator[Finding]:
     for section in settings.backends:
         for finding in await backend(section):
             yield finding
+    yield await meter(settings, sources)
     yield model_source(settings)
     yield store(settings, running)
     yield broker_of_running(settings, running) if running else await broker(settings)
@@ -168,7 +176,7 @@ def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:
 
 async def backend(section: BackendSettings) -> Sequence[Finding]:
     """Start a worker process and let it try its devices."""
-    result = await probed(section.use, section.options)
+    result = await probed(section.use, section.options, Limits(memory_bytes=section.max_memory_bytes))
     if result.problem:
         return [broken("backends", section.use, result.problem, _mend_backend(section.use))]
     found = []
@@ -178,7 +186,66 @@ async def backend(section: BackendSettings) -> Sequence[Finding]:
             found.append(broken("backends", name, device.why, _mend_backend(section.use)))
         else:
             found.append(works("backends", name, f"usable for {', '.join(device.formats)}"))
-    return found or [broken("backends", section.use, "no device found", _mend_backend(section.use))]
+    found = found or [broken("backends", section.use, "no device found", _mend_backend(section.use))]
+    return [*found, works("limits", f"worker of {section.use}", described_limits(result.limits))]
+
+
+async def meter(settings: Settings, sources: Sequence[Source]) -> Finding:
+    """Read the power meter for a moment."""
+    section = settings.meter
+    names = {backend.use for backend in settings.backends}
+    if unknown := sorted(set(section.covers) - names):
+        fix = f"correct meter.covers: {', '.join(sorted(names))}"
+        return broken("meter", section.use, f"covers {unknown[0]}, which is no backend here", fix)
+    if section.use == "none":
+        return works("meter", "none", "no joules are reported, and tasks that limit them are refused")
+    if section.use == "pack":
+        return _pack_meter(sources)
+    found = section.meter(lambda: Snapshot(0, {}), boottime_ns)
+    if found is not None:
+        return await _measuring(found, section, names)
+    text = f"CPU seconds x {section.watts_per_core:g} W per core: an estimate, reported as a model"
+    return works("meter", section.use, text)
+
+
+async def _measuring(found: Meter, section: MeterSettings, backends: Collection[str]) -> Finding:
+    try:
+        watts = await _shown_w(found)
+    except MeterFailed as failed:
+        return broken("meter", section.use, failed.why, failed.fix)
+    finally:
+        found.close()
+    covered = sorted(name for name in backends if section.covered(name, found.scope))
+    if not covered:
+        fix = "take another meter, or name in meter.covers what it measures"
+        return broken("meter", found.name, f"measures {found.scope.value} and covers no backend here", fix)
+    kind = "counted" if found.source is JouleSource.COUNTER else "integrated"
+    text = f"{watts:.1f} W now, {kind}, of {found.scope.value}; covers {', '.join(covered)}"
+    return works("meter", found.name, text)
+
+
+async def _shown_w(found: Meter) -> float:
+    """The mean power over a moment; raises MeterFailed."""
+    readings = [await asyncio.to_thread(found.read)]
+    for _ in range(round(METER_S / PERIOD_S)):
+        await asyncio.sleep(PERIOD_S)
+        readings.append(await asyncio.to_thread(found.read))
+    first, last = readings[0], readings[-1]
+    joules = last.joules - first.joules
+    if last.since_ns > first.at_ns or joules <= 0:
+        raise MeterFailed(
+            f"it has not counted on for {METER_S:g} s", "see whether the sensor works, or take another meter"
+        )
+    return joules / (last.at_ns - first.at_ns) * 1e9
+
+
+def _pack_meter(sources: Sequence[Source]) -> Finding:
+    offered = {path for source in sources for path in source.stale_after_s}
+    if missing := [path for path in NEEDED if path not in offered]:
+        fix = "add a signal source that does, or take a meter of the computer itself"
+        return broken("meter", "pack", f"no source offers {', '.join(missing)}", fix)
+    text = "integrated from the car's signals while the agent runs and the pack gives; minutes at least"
+    return works("meter", "pack", text)
 
 
 def model_source(settings: Settings) -> Finding:

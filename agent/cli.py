@@ -122,14 +122,29 @@ def status(
 
 
 @app.command()
-def backends(as_json: Json = False) -> None:
+def backends(
+    as_json: Json = False,
+    options: Annotated[
+        str | None,
+        typer.Option(metavar="BACKEND", help="Show the options of one instead, with their defaults."),
+    ] = None,
+) -> None:
     """List the backends and devices found here, with the reason for each that cannot be used."""
     import asyncio
 
     import msgspec
 
+    from agent.backend_options import described_options
     from agent.devices import described, probed_all
+    from backends.registry import UnknownBackend
 
+    if options is not None:
+        try:
+            for line in described_options(options):
+                typer.echo(line)
+        except UnknownBackend as error:
+            _fail(CONFIG_WRONG, str(error))
+        return
     found = asyncio.run(probed_all())
     if as_json:
         typer.echo(msgspec.json.encode(found))

@@ -1,18 +1,16 @@
 """Which devices a backend finds on this machine, tried in a worker process of its own."""
 
-import asyncio
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any
 
 from pydantic import ValidationError
 
 from backends.kernel import Device, KernelError
-from backends.process import WorkerDied, WorkerProcess
+from backends.limits import Limit, Limits
+from backends.limits import described as described_limits
+from backends.process import DEFAULT_LIMITS, WorkerDied, WorkerProcess
 from backends.registry import UnknownBackend, known
-
-PROBE_S: Final = 60.0
-"""A first import of a large runtime from flash takes tens of seconds; longer means that it hangs."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,13 +19,15 @@ class Probed:
 
     use: str
     devices: Sequence[Device] = ()
+    limits: tuple[Limit, ...] = ()
+    """Those of its worker."""
     problem: str = ""
 
 
-async def probed(use: str, options: Mapping[str, Any]) -> Probed:
+async def probed(use: str, options: Mapping[str, Any], limits: Limits = DEFAULT_LIMITS) -> Probed:
     """The devices of backend `use`; a driver that crashes or hangs costs only its own process."""
     try:
-        worker = WorkerProcess.start(use, options)
+        worker = WorkerProcess.start(use, options, limits=limits)
     except UnknownBackend as error:
         return Probed(use, problem=str(error))
     except ValidationError as error:
@@ -35,10 +35,7 @@ async def probed(use: str, options: Mapping[str, Any]) -> Probed:
         where = ".".join(map(str, fault["loc"]))
         return Probed(use, problem=f"its options cannot be left out: {where}: {fault['msg']}")
     try:
-        async with asyncio.timeout(PROBE_S):
-            return Probed(use, await worker.probe())
-    except TimeoutError:
-        return Probed(use, problem=f"no answer within {PROBE_S:g} s while it tried its devices")
+        return Probed(use, await worker.probe(), worker.limits)
     except (KernelError, WorkerDied) as error:
         return Probed(use, problem=error.text)
     finally:
@@ -58,3 +55,5 @@ def described(found: Sequence[Probed]) -> Iterator[str]:
         for device in backend.devices:
             state = f"not usable: {device.why}" if device.why else f"usable for {', '.join(device.formats)}"
             yield f"{backend.use} on {device.name}: {state}"
+        if backend.limits:
+            yield f"{backend.use}: its worker is limited: {described_limits(backend.limits)}"

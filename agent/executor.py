@@ -6,52 +6,33 @@ Take the job first, then ask for permission, then touch the device. Rows are on 
 import asyncio
 import contextlib
 import heapq
-import itertools
 import logging
 from collections import defaultdict, deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Final
 
 from agent.batch import Batch, Part
 from agent.guard import Guard
-from agent.job import NS, Chunk, Ending, Job, Key, Origin, Spending
+from agent.job import Chunk, Ending, Job, Key, Origin
 from agent.journal import Journal
 from agent.killers import DEATHS, Killers
 from agent.models import ModelCache, ModelUnavailableError
-from agent.pace import Pace
-from agent.policy.shares import shares
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
+from agent.runs import LANES, Errand, Runs
 from agent.station import GateShut, Loaded, Station, same_program
 from backends.group import Reaped
 from backends.kernel import Cancelled, KernelError
-from backends.process import RunDone, WorkerDied, WorkerProcess
-from backends.slots import ArenaFull, Slot
+from backends.process import WorkerDied
+from backends.slots import ArenaFull
 from firmware_shims.clock import Clock
-from firmware_shims.power import CpuModelMeter
 
 log = logging.getLogger(__name__)
 
-LANES: Final = 4
-"""Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""
-BATCH_S: Final = 0.05
-"""A batch is as many rows as are expected to take this long: what a kill in the middle may cost."""
-HUNG_FACTOR: Final = 10
-HUNG_FLOOR_S: Final = 5.0
 VEHICLE_SIDE: Final = 1000
 Failure = KernelError | ModelUnavailableError | Refused | ArenaFull
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Errand:
-    """Something that a worker was given to do: a load, or the run in `slot`."""
-
-    jobs: Sequence[Job]
-    worker: WorkerProcess | None = None
-    slot: Slot | None = None
 
 
 class Misplaced(Exception):  # noqa: N818 - an answer, not an error
@@ -64,39 +45,22 @@ class Executor:
 
     stations: Sequence[Station]
     guard: Guard
+    runs: Runs
     journal: Journal
     models: ModelCache
     killers: Killers
-    meter: CpuModelMeter | None
     clock: Clock
     drain_s: float
     on_activity: Callable[[], None]
     """Called when work begins after a pause, and when nothing is under way any more."""
     jobs: dict[Key, Job] = field(default_factory=dict)
     rows_done: int = 0
-    row_s: dict[str, float] = field(default_factory=dict)
-    """Measured seconds per row by model hash."""
     has_jobs: asyncio.Event = field(default_factory=asyncio.Event)
     _queues: dict[Station, list[Job]] = field(default_factory=lambda: defaultdict(list))
     _idle: dict[Station, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
     _running: set[Job] = field(default_factory=set)
-    _errands: dict[Station, list[Errand]] = field(default_factory=lambda: defaultdict(list))
-    """What the worker has in hand, in its order."""
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _winding_down: asyncio.Task[None] | None = None
-    _paces: dict[Station, Pace] = field(init=False)
-
-    def __post_init__(self) -> None:
-        """Give each backend its share of the power budget."""
-        self._paces = {
-            station: Pace(partial(self._share, place)) for place, station in enumerate(self.stations)
-        }
-
-    def _share(self, place: int) -> float:
-        """What the budget leaves for a backend; all of it where the gate, not the budget, decides."""
-        verdict = self.guard.verdict
-        needs_w = [station.settings.max_power_w for station in self.stations]
-        return shares(needs_w, verdict.budget_w)[place] if verdict.allowed else 1.0
 
     @property
     def running(self) -> bool:
@@ -115,7 +79,12 @@ class Executor:
     @property
     def queued_s(self) -> float:
         """Seconds that the open work is expected to take, as far as its models have been measured."""
-        return sum(job.left * self.row_s.get(job.task.model.sha256, 0.0) for job in self.jobs.values())
+        return sum(job.left * (self.row_s(job) or 0.0) for job in self.jobs.values())
+
+    def row_s(self, job: Job) -> float | None:
+        """Measured seconds of one row of a job; None where its model has not run here yet."""
+        home = self._home(job)
+        return self.runs.costs.row_s(job.task.model.sha256, home.name) if home else None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -141,7 +110,7 @@ class Executor:
     def end(self, job: Job, ending: Ending) -> None:
         """End a job for good, other than by its last row."""
         if job.ended is None and self.jobs.pop(job.key, None) is not None:
-            self._cancel_run(job)
+            self.runs.cancel(job)
             self.journal.end(job, ending)
 
     def superseded(self, key: Key) -> None:
@@ -149,7 +118,7 @@ class Executor:
         job = self.jobs.pop(key, None)
         if job is not None:
             job.ended = Ending(TaskState.SUPERSEDED, Reason.STALE_ATTEMPT)
-            self._cancel_run(job)
+            self.runs.cancel(job)
 
     def release_all(self, code: Reason, text: str) -> None:
         """Give every open job back to the fleet."""
@@ -167,10 +136,9 @@ class Executor:
 
     def on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
         """Blame what was first in the hands of a worker that died by itself; of several jobs each is tried alone."""
-        errands = self._errands.pop(station, [])
-        if not by_itself or not errands:
+        suspects = self.runs.suspects(station)
+        if not by_itself or not suspects:
             return
-        suspects = errands[0].jobs
         log.warning(
             "tasks %s were in the worker of %s when it died: %s", _names(suspects), station.name, reaped
         )
@@ -242,6 +210,7 @@ class Executor:
             finally:
                 self._running.difference_update(crew)
                 if not self._running:
+                    self.runs.costs.write()
                     self._quiet.set()
                     self.on_activity()
 
@@ -273,7 +242,7 @@ class Executor:
         await station.ready()
         if self._home(job) is not station:
             raise Misplaced
-        with self._errand(station, Errand([job])):
+        with self.runs.errand(station, Errand([job])):
             return await station.load(job, path)
 
     async def _rows(self, station: Station, loaded: Loaded, crew: list[Job]) -> None:
@@ -282,8 +251,8 @@ class Executor:
             batch = Batch(loaded.program, self._parts(station, loaded, crew))
             with loaded.worker.slot(loaded.program, batch.rows) as slot:
                 batch.fill(slot)
-                done = await self._run(station, loaded.worker, slot, batch)
-                chunks = list(batch.split(slot, self._spending(done)))
+                spending = await self.runs.run(station, loaded, slot, batch)
+                chunks = list(batch.split(slot, spending))
             for job, chunk in chunks:
                 self._keep(job, chunk)
             self.killers.worked(chunks[0][0].task.model.sha256)
@@ -301,7 +270,7 @@ class Executor:
 
     def _parts(self, station: Station, loaded: Loaded, crew: list[Job]) -> list[Part]:
         """The next rows of the crew, filled up to a batch with jobs that wait for the same program."""
-        left = self._batch_rows(crew[0], loaded)
+        left = self.runs.batch_rows(station, loaded, crew[0])
         parts = []
         for job in crew:
             if left > 0:
@@ -341,53 +310,6 @@ class Executor:
         queue = self._queues[station]
         return bool(queue) and queue[0].ended is None and queue[0].task.priority > job.task.priority
 
-    @contextlib.contextmanager
-    def _errand(self, station: Station, errand: Errand) -> Iterator[None]:
-        """Keep note of what the worker has in hand. If it dies the note stays: `on_reaped` looks for whom to blame."""
-        errands, died = self._errands[station], False
-        errands.append(errand)
-        try:
-            yield
-        except WorkerDied:
-            died = True
-            raise
-        finally:
-            if not died:
-                errands.remove(errand)
-
-    async def _run(self, station: Station, worker: WorkerProcess, slot: Slot, batch: Batch) -> RunDone:
-        async with self._paces[station].turn():
-            if not self.guard.verdict.allowed:
-                raise GateShut
-            with self._errand(station, Errand(batch.jobs, worker, slot)):
-                return await self._timed(worker, slot, batch)
-
-    async def _timed(self, worker: WorkerProcess, slot: Slot, batch: Batch) -> RunDone:
-        """Run, take the time, and end a worker that takes far longer than its runs have taken before."""
-        sha256 = batch.jobs[0].task.model.sha256
-        row_s = self.row_s.get(sha256, 0.0)
-        try:
-            async with asyncio.timeout(HUNG_FLOOR_S + HUNG_FACTOR * LANES * row_s * slot.rows):
-                done = await worker.run(slot)
-        except TimeoutError:
-            worker.kill()
-            raise WorkerDied(-9, "the worker hung and was killed") from None
-        run_s = (done.spent.end_ns - done.spent.begin_ns) / NS / slot.rows
-        self.row_s[sha256] = 0.8 * row_s + 0.2 * run_s if row_s else run_s
-        return done
-
-    def _batch_rows(self, job: Job, loaded: Loaded) -> int:
-        row_s = self.row_s.get(job.task.model.sha256) or loaded.program.cost.run_s.get(1, BATCH_S)
-        wanted = max(1, int(BATCH_S / max(row_s, 1e-6)))
-        return min(wanted, loaded.program.max_batch or wanted)
-
-    def _spending(self, done: RunDone) -> Spending:
-        wall_s = (done.spent.end_ns - done.spent.begin_ns) / NS
-        energy_j = done.spent.joules
-        if energy_j is None and self.meter is not None:
-            energy_j = self.meter.active_j(done.cpu_s)
-        return Spending(wall_s, wall_s, energy_j)
-
     def _keep(self, job: Job, chunk: Chunk) -> None:
         if job.ended is not None:
             return
@@ -424,7 +346,7 @@ class Executor:
                 text = f"this model ended its worker {DEATHS} times: {death.text}"
                 self.end(job, Ending(TaskState.FAILED, Reason.MODEL_INVALID, text))
             elif station.deaths > DEATHS:
-                self.end(job, Ending(TaskState.RELEASED, Reason.BACKEND_CRASHED, death.text))
+                self.end(job, Ending(TaskState.RELEASED, Reason(death.code), death.text))
             else:
                 self._enqueue(job)
 
@@ -438,15 +360,10 @@ class Executor:
             if job.ended is None:
                 self._enqueue(job)
 
-    def _cancel_run(self, job: Job) -> None:
-        for errand in itertools.chain.from_iterable(self._errands.values()):
-            if job in errand.jobs and errand.worker is not None and errand.slot is not None:
-                errand.worker.cancel(errand.slot)
-
     async def _wind_down(self) -> None:
         """For causes that are not urgent: cancel, let batches end, then end the workers; always to its end."""
         for job in self._running:
-            self._cancel_run(job)
+            self.runs.cancel(job)
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(self.drain_s):
                 await self._quiet.wait()
@@ -474,7 +391,10 @@ def _limit_reached(job: Job) -> Ending | None:
     if limits.runtime_s is not None and job.device_s > limits.runtime_s:
         text = f"ran {job.device_s:.3g} s, limits.runtime_s is {limits.runtime_s:g} s"
         return Ending(TaskState.FAILED, Reason.LIMIT_RUNTIME, text)
-    if limits.energy_j is not None and job.energy_j > limits.energy_j:
+    if limits.energy_j is not None and job.energy_j is None:
+        text = f"limits.energy_j is {limits.energy_j:g} J, and no meter has measured the last rows"
+        return Ending(TaskState.RELEASED, Reason.BACKEND_UNUSABLE, text)
+    if limits.energy_j is not None and job.energy_j is not None and job.energy_j > limits.energy_j:
         text = f"used {job.energy_j:.3g} J, limits.energy_j is {limits.energy_j:g} J"
         return Ending(TaskState.FAILED, Reason.LIMIT_ENERGY, text)
     return None

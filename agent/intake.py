@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -27,6 +27,8 @@ from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreFull, 
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
+BY_THE_FLEET: Final = Ending(TaskState.CANCELLED, Reason.CANCELLED, "by the fleet")
+EARLY_CANCELS_KEPT: Final = 1024
 
 
 class _Identity(msgspec.Struct):
@@ -60,6 +62,8 @@ class Intake:
     _arrivals: int = 0
     _arriving: dict[Key, Job] = field(default_factory=dict)
     """Jobs on their way to the disk."""
+    _cancelled_early: dict[Key, None] = field(default_factory=dict)
+    """Cancels of what has not come, or has ended; in the order in which they came."""
 
     async def restore(self) -> None:
         """Take up what an earlier start left: the drain that holds, and the time floor."""
@@ -145,13 +149,13 @@ class Intake:
         now_s = max(utc_now().timestamp(), self.time_floor_s)
         circumstances = Circumstances(
             settings=self.settings,
-            energy_source=self.executor.journal.results.energy_source,
+            energy_source=self.executor.runs.energy.source,
             now=dt.datetime.fromtimestamp(now_s, dt.UTC),
             open_tasks=len(others),
             open_bytes=sum(other.nbytes for other in others),
             queued_s=self.executor.queued_s,
             task_bytes=job.nbytes,
-            row_s=self.executor.row_s.get(job.task.model.sha256),
+            row_s=self.executor.row_s(job),
             kills_workers=self.executor.killers.refused(job.task.model.sha256),
             stays_for=self.stays.likely,
         )
@@ -189,10 +193,15 @@ class Intake:
             newer = f"attempt {decided.task.attempt} of this task is known"
             self._refuse(inbound, Refused(Reason.STALE_ATTEMPT, newer), job.key)
         else:
-            if decided.superseded is not None:
-                self._say_superseded(decided.superseded)
-            self.reports.event(job)
-            self.executor.add(job)
+            self._accept(job, decided.superseded)
+
+    def _accept(self, job: Job, superseded: TaskRow | None) -> None:
+        if superseded is not None:
+            self._say_superseded(superseded)
+        self.reports.event(job)
+        self.executor.add(job)
+        if job.key in self._cancelled_early:
+            self.executor.end(job, BY_THE_FLEET)
 
     def _answer_again(self, key: Key, row: TaskRow) -> None:
         """A true repeat runs once; it is answered with the present state."""
@@ -225,9 +234,16 @@ class Intake:
             self._drain(inbound, message)
 
     def _cancel(self, done: asyncio.Future[None], inbound: Inbound, message: Cancel) -> None:
-        job = self.executor.jobs.get((message.id, message.attempt))
-        if self._acknowledge(done, inbound) and job is not None:
-            self.executor.end(job, Ending(TaskState.CANCELLED, Reason.CANCELLED, "by the fleet"))
+        if not self._acknowledge(done, inbound):
+            return
+        key = message.id, message.attempt
+        if (job := self.executor.jobs.get(key)) is not None:
+            self.executor.end(job, BY_THE_FLEET)
+            return
+        # A broker keeps the order within a topic only: the task may be behind its cancel.
+        self._cancelled_early[key] = None
+        while len(self._cancelled_early) > EARLY_CANCELS_KEPT:
+            del self._cancelled_early[next(iter(self._cancelled_early))]
 
     def _drain(self, inbound: Inbound, message: Drain | Resume) -> None:
         kind: Literal["drain", "resume"] = "drain" if isinstance(message, Drain) else "resume"

@@ -1,8 +1,8 @@
 """An open task in memory: what is still to do, what is done and not yet sent, and how long its lease stands."""
 
 import datetime as dt
-from collections.abc import Iterator
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, field, replace
 
 import msgspec
 
@@ -29,16 +29,57 @@ DONE = Ending(TaskState.DONE, None)
 
 @dataclass(frozen=True, slots=True)
 class Spending:
-    """What a batch of rows took. `energy_j` None without a meter."""
+    """What a batch of rows took. `energy_j` is active energy, `pack_j` the part of it from the traction battery.
+
+    Without a source there are no joules. With a source and without joules the rows were too few for the meter to
+    tell: what they took is in the figures of those that came after them.
+    """
 
     wall_s: float
     device_s: float
-    energy_j: float | None
+    energy_j: float | None = None
+    source: EnergySource = EnergySource.NONE
+    idle_j: float | None = None
+    pack_j: float | None = None
 
     def part(self, share: float) -> "Spending":
         """A share of it, 0 to 1."""
-        energy_j = None if self.energy_j is None else self.energy_j * share
-        return Spending(self.wall_s * share, self.device_s * share, energy_j)
+        return replace(
+            self,
+            wall_s=self.wall_s * share,
+            device_s=self.device_s * share,
+            energy_j=_times(self.energy_j, share),
+            idle_j=_times(self.idle_j, share),
+            pack_j=_times(self.pack_j, share),
+        )
+
+
+WORST_FIRST = (EnergySource.NONE, EnergySource.MODEL, EnergySource.INTEGRATED, EnergySource.COUNTER)
+"""A sum is worth what the worst of its parts is worth."""
+
+
+def summed(spendings: Sequence[Spending]) -> Spending:
+    """What several batches took together. One without a source leaves the sum without joules."""
+    source = min((each.source for each in spendings), key=WORST_FIRST.index)
+    told = [each for each in spendings if each.energy_j is not None and source is not EnergySource.NONE]
+    return Spending(
+        sum(each.wall_s for each in spendings),
+        sum(each.device_s for each in spendings),
+        _total([each.energy_j for each in told]),
+        source,
+        _total([each.idle_j for each in told]),
+        _total([each.pack_j for each in told]),
+    )
+
+
+def _times(joules: float | None, share: float) -> float | None:
+    return None if joules is None else joules * share
+
+
+def _total(figures: Sequence[float | None]) -> float | None:
+    """The sum of what is known; None when there is nothing, or one of them is not known."""
+    known = [figure for figure in figures if figure is not None]
+    return sum(known) if known and len(known) == len(figures) else None
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +124,8 @@ class Job:
     flushed_ns: int = 0
     origin: Origin | None = None
     device_s: float = 0.0
-    energy_j: float = 0.0
+    energy_j: float | None = 0.0
+    """None once rows were done that nothing has measured."""
     crashes: int = 0
     """How often its worker died while it had nothing else in hand."""
     alone: bool = False
@@ -139,7 +181,10 @@ class Job:
         self.pending.append(chunk)
         self.left -= chunk.end - chunk.begin
         self.device_s += chunk.spending.device_s
-        self.energy_j += chunk.spending.energy_j or 0.0
+        if chunk.spending.source is EnergySource.NONE or self.energy_j is None:
+            self.energy_j = None
+        else:
+            self.energy_j += chunk.spending.energy_j or 0.0
 
     def renew(self, sent_ns: int) -> None:
         """Count the lease from a message that the broker has taken, by when its sending began."""
@@ -176,35 +221,27 @@ def _split(chunk: Chunk, most_rows: int) -> Iterator[Chunk]:
 
 
 def _joined(group: list[Chunk]) -> Chunk:
-    energies = [chunk.spending.energy_j for chunk in group]
     return Chunk(
         group[0].begin,
         group[-1].end,
         tuple(b"".join(pieces) for pieces in zip(*(chunk.outputs for chunk in group), strict=True)),
-        Spending(
-            sum(chunk.spending.wall_s for chunk in group),
-            sum(chunk.spending.device_s for chunk in group),
-            None if None in energies else sum(energy for energy in energies if energy is not None),
-        ),
+        summed([chunk.spending for chunk in group]),
     )
 
 
-def usage(spending: Spending, source: EnergySource, origin: Origin) -> Usage:
-    """Give a spending its wire form.
-
-    Work runs on proven grid power only, so all of it came from the grid. No source here knows idle power.
-    """
-    metered = source is not EnergySource.NONE
+def usage(spending: Spending, origin: Origin) -> Usage:
+    """Give a spending its wire form: what did not come from the traction battery came from the grid."""
+    energy_j, pack_j = spending.energy_j, spending.pack_j
     return Usage(
         wall_s=spending.wall_s,
         device_s=spending.device_s,
-        energy_j=spending.energy_j if metered else None,
-        energy_source=source,
-        idle_j=None,
+        energy_j=energy_j,
+        energy_source=spending.source,
+        idle_j=spending.idle_j,
         backend=origin.backend,
         device=origin.device,
-        grid_j=spending.energy_j if metered else None,
-        pack_j=0.0 if metered else None,
+        grid_j=None if energy_j is None or pack_j is None else energy_j - pack_j,
+        pack_j=pack_j,
     )
 
 

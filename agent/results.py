@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from agent.job import Chunk, Job, Origin, merged, usage
 from agent.protocol import framing, tensors
-from agent.protocol.messages import Datatype, EnergySource, Result, Tensor, TensorParameters
+from agent.protocol.messages import Datatype, Result, Tensor, TensorParameters
 from agent.protocol.reasons import Reason, Refused
 
 HEADER_BYTES = 4096
@@ -26,10 +26,9 @@ class ResultBody:
 
 @dataclass(frozen=True, slots=True)
 class ResultWriter:
-    """Knows the limit of the link, and what the joules of this car are worth."""
+    """Knows the limit of the link."""
 
     max_payload_bytes: int
-    energy_source: EnergySource
 
     def begin(self, job: Job, origin: Origin) -> None:
         """Note where the rows of a job come from; raises Refused (101) when one row is larger than a message."""
@@ -86,7 +85,7 @@ class ResultWriter:
             rows=(chunk.begin, chunk.end),
             final=final,
             outputs=described,
-            usage=usage(chunk.spending, self.energy_source, origin),
+            usage=usage(chunk.spending, origin),
         )
         return ResultBody(chunk.begin, chunk.end, framing.encode(result, tails), final)
 

@@ -14,6 +14,8 @@ from agent import leases, pack_note, stay_prior, wall_clock
 from agent.broker import link_options
 from agent.commands import Commands
 from agent.control_server import ControlServer
+from agent.costs import Costs
+from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Cue, Guard
 from agent.housekeeping import keep_house
@@ -31,12 +33,13 @@ from agent.portrait import Portrait
 from agent.preemption import Preemption, Preemptions
 from agent.protocol import framing, jws
 from agent.protocol.keys import load_public_keys
-from agent.protocol.messages import EnergySource, Offline, State, TaskState
+from agent.protocol.messages import Offline, State, TaskState
 from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
 from agent.reports import Reports, utc_now
 from agent.restore import open_jobs
 from agent.results import ResultWriter
+from agent.runs import Runs
 from agent.settings import Settings, TrustSettings
 from agent.station import Station
 from agent.stays import Stays
@@ -45,7 +48,6 @@ from agent.threads import Threads
 from agent.version import version
 from backends.group import Reaped
 from firmware_shims.clock import Clock, boottime_ns
-from firmware_shims.power import CpuModelMeter
 from firmware_shims.pushed import PushedSignals
 from firmware_shims.reading import Source
 
@@ -77,9 +79,13 @@ class Service:
         topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
         self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self._wall_s)
         self.preemptions = Preemptions(self._preempted)
-        self.stations = [Station(backend, self.guard, self._on_reaped) for backend in settings.backends]
+        self.stations = [
+            Station(backend, self.guard, self._on_reaped, settings.models.cache_dir)
+            for backend in settings.backends
+        ]
         self.link = self._link(topics)
         self.reports = Reports(self.link, topics, store.boot, clock, self._describe)
+        self.energy = Energy(settings.meter, self.guard, clock)
         self.executor = self._executor()
         self.stays = self._stays()
         self.portrait = Portrait(
@@ -131,17 +137,15 @@ class Service:
 
     def _executor(self) -> Executor:
         settings, clock = self.settings, self._clock
-        meter = CpuModelMeter(settings.meter.options.watts_per_core) if settings.meter.options else None
-        source = EnergySource(meter.source) if meter else EnergySource.NONE
-        results = ResultWriter(settings.mqtt.max_payload_bytes, source)
+        results = ResultWriter(settings.mqtt.max_payload_bytes)
         models = settings.models
         return Executor(
             stations=self.stations,
             guard=self.guard,
+            runs=Runs(self.stations, self.guard, Costs(self.store, self._fail), self.energy),
             journal=Journal(self.store, self.reports, results, clock, self._fail),
             models=ModelCache(models.source, models.cache_dir, models.cache_max_bytes),
             killers=Killers(self.store, self._fail),
-            meter=meter,
             clock=clock,
             drain_s=settings.policy.drain_s,
             on_activity=self.reports.state_changed,
@@ -154,7 +158,7 @@ class Service:
         return Stays(
             guard=self.guard,
             store=self.store,
-            prior=stay_prior.shipped().prior,
+            prior=stay_prior.load(self.settings.vehicle.stay_prior_file).prior,
             zone=ZoneInfo(self.settings.policy.time_zone),
             clock=self._clock,
             wall=self._wall_s,
@@ -172,6 +176,7 @@ class Service:
             )
             threads = await stack.enter_async_context(Threads())
             stack.callback(self.guard.wake)
+            stack.callback(self.energy.stop)
             executing = self._loop.create_task(self.executor.run(), name="executor")
             leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
             staying = self._loop.create_task(self.stays.watch(self.reports.state_changed), name="stays")
@@ -186,6 +191,7 @@ class Service:
             for source in self._sources:
                 threads.start(source.name, source.run, self.guard, threads.stop)
             threads.start("guard", self.guard.run, threads.stop)
+            threads.start("meter", self.energy.run)
             notify("READY=1")
             stopping = self._loop.create_task(stop.wait(), name="stop")
             stack.push_async_callback(_ended, stopping)
@@ -226,6 +232,7 @@ class Service:
             first = verdict.blockers[0]
             log.info("no work: %s: %s, limit %s", first.reason.label, first.value, first.limit)
         self.executor.on_verdict(verdict)
+        self.energy.look()
         self.stays.look()
         self._keep_pack_use()
         self.reports.state_changed()
@@ -269,6 +276,7 @@ class Service:
             self.executor.add(job)
         await self._recall_pack_use()
         await self.executor.killers.restore()
+        await self.executor.runs.costs.restore()
         await self.intake.restore()
         await self.commands.restore()
         await self.stays.restore()

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -18,10 +18,13 @@ from pydantic import (
     model_validator,
 )
 
+from agent import stay_prior
 from agent.config_file import ConfigError, OptionsError, merged, read
+from agent.meter_settings import MeterSettings
 from agent.policy.settings import PolicySettings
 from agent.protocol import messages
 from backends import registry as backend_registry
+from backends.limits import LOAD_S, MEMORY_BYTES
 from firmware_shims import registry as signal_registry
 from firmware_shims.clock import Clock, boottime_ns
 from firmware_shims.reading import Source
@@ -59,6 +62,11 @@ def _readable_file(path: Path) -> Path:
 def _socket_path(path: Path) -> Path:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         raise ValueError(f"should be a path of at most {SOCKET_PATH_MAX_BYTES} bytes (unix(7))")
+    return path
+
+
+def _prior(path: Path) -> Path:
+    stay_prior.load(path)
     return path
 
 
@@ -119,6 +127,8 @@ class VehicleSettings(Section):
 
     id: VehicleId
     region: Region
+    stay_prior_file: Annotated[Path, AfterValidator(_prior)] | None = None
+    """How long cars like this one stay, from the fleet; without it the curves that ship."""
 
     @property
     def country(self) -> str:
@@ -179,10 +189,15 @@ class SignalSettings(Section):
 
 
 class BackendSettings(Section):
-    """One inference backend. `options` have passed the backend's own model."""
+    """One inference backend. `options` have passed the backend's own model.
+
+    `max_memory_bytes` bounds what models take beyond their runtime, `max_load_s` how long one may take to load.
+    """
 
     use: Annotated[str, AfterValidator(_known_backend)]
     max_power_w: Annotated[float, Field(gt=0, le=10_000)]
+    max_memory_bytes: Annotated[int, Field(ge=64 * 1024**2)] = MEMORY_BYTES
+    max_load_s: Annotated[float, Field(ge=1, le=3600)] = LOAD_S
     options: Annotated[dict[str, Any], AfterValidator(_backend_options)] = Field(
         default_factory=dict, validate_default=True
     )
@@ -234,27 +249,6 @@ class ControlSettings(Section):
 
     socket: Annotated[Path, AfterValidator(_socket_path)] = Path("/run/parkwatt/agent.sock")
     group: Annotated[str, AfterValidator(_known_group)] | None = None
-
-
-class ModelMeterOptions(Section):
-    """Joules as CPU seconds x watts per core: a model, and reported as one."""
-
-    watts_per_core: Annotated[float, Field(gt=0, le=1_000)]
-
-
-class MeterSettings(Section):
-    """Where joules come from when no device counts them."""
-
-    use: Literal["none", "model"] = "none"
-    options: ModelMeterOptions | None = None
-
-    @model_validator(mode="after")
-    def _complete(self) -> Self:
-        if self.use == "model" and self.options is None:
-            raise ValueError('use = "model" needs watts_per_core: set it under [meter.options]')
-        if self.use == "none" and self.options is not None:
-            raise ValueError('options are for use = "model": set that, or remove [meter.options]')
-        return self
 
 
 class Settings(Section):

@@ -1,7 +1,10 @@
 """One configured backend: its worker process while there is one, and the programs loaded in it."""
 
 import asyncio
+import contextlib
+import json
 import logging
+import signal
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -13,6 +16,7 @@ from agent.protocol.reasons import Reason
 from agent.settings import BackendSettings
 from backends.group import Reaped
 from backends.kernel import Device, KernelError, Model, Tensor
+from backends.limits import Limits
 from backends.process import WorkerProcess
 from backends.slots import LoadedProgram
 
@@ -33,6 +37,8 @@ class Loaded:
 
     worker: WorkerProcess
     program: LoadedProgram
+    setup: str
+    """What it runs on, as far as it decides what a run costs: the backend's version, device and options."""
 
 
 @dataclass(slots=True, eq=False)
@@ -43,6 +49,8 @@ class Station:
     guard: Guard
     on_reaped: Callable[["Station", Reaped, bool], None]
     """Called when a worker and all its processes are gone; the flag says that nobody had asked for it."""
+    models_dir: Path
+    """Where models lie that a worker may read."""
     devices: Sequence[Device] | None = None
     deaths: int = 0
     """Workers that died by themselves since the last success."""
@@ -98,7 +106,9 @@ class Station:
         loop = asyncio.get_running_loop()
         if not self.guard.may_exist or self.pause_s:
             raise GateShut
-        worker = WorkerProcess.start(self.name, self.settings.options)
+        worker = WorkerProcess.start(
+            self.name, self.settings.options, limits=self._limits(), well=lambda: self.guard.watches
+        )
         self._worker = worker
         self._asked = not self.guard.admit(worker.kill)
         self._reaping = loop.create_task(self._reap(worker), name=f"reap-{self.name}")
@@ -165,11 +175,22 @@ class Station:
         self.kill()
         await self.ended()
 
+    def _limits(self) -> Limits:
+        with contextlib.suppress(OSError):  # the model cache says it in its own words when it is asked
+            self.models_dir.mkdir(mode=0o700, parents=True, exist_ok=True)
+        return Limits(
+            model_folders=(str(self.models_dir.absolute()),),
+            memory_bytes=self.settings.max_memory_bytes,
+            load_s=self.settings.max_load_s,
+        )
+
     def _usable(self) -> list[Device]:
         return [device for device in self.devices or () if not device.why]
 
     async def _load(self, worker: WorkerProcess, model: Model) -> Loaded:
-        return Loaded(worker, await worker.load(model, self._usable()[0].name))
+        program = await worker.load(model, self._usable()[0].name)
+        options = json.dumps(self.settings.options, sort_keys=True, default=str)
+        return Loaded(worker, program, f"{program.version} {program.device} {options}")
 
     def _forget(self, key: ProgramKey, load: asyncio.Task[Loaded]) -> None:
         if self._loads.get(key) is load:
@@ -181,7 +202,8 @@ class Station:
 
     async def _reap(self, worker: WorkerProcess) -> bool:
         reaped = await worker.wait_reaped()
-        by_itself = self.guard.dismiss(worker.kill) and not self._asked
+        ours = reaped.returncode == -signal.SIGALRM  # this process stood still, and that was nobody's fault
+        by_itself = self.guard.dismiss(worker.kill) and not self._asked and not ours
         calls = [call for call in (self._probing, *self._loads.values()) if call is not None]
         # Each has failed with WorkerDied, or had ended before.
         await asyncio.gather(*calls, return_exceptions=True)

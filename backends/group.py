@@ -63,6 +63,7 @@ class ProcessGroup:
         self.output_tail = b""
         self._lock = threading.Lock()  # the pid is ours to signal until the leader has been waited for
         self._waited_for = False
+        self.was_killed = False
         self._gone: asyncio.Future[Reaped] = self._loop.create_future()
         self._left_behind: set[int] = set()
         self._loop.add_reader(self._output, self._read_output)
@@ -75,6 +76,7 @@ class ProcessGroup:
             if self._waited_for:
                 return None
             os.killpg(self.pid, signal.SIGKILL)
+            self.was_killed = True
             return self._clock()
 
     async def wait(self) -> Reaped:

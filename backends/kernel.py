@@ -3,6 +3,8 @@
 Plain synchronous Python. Every method is called in the worker process and from one thread, except
 `Program.cancel`, which may come from any thread. A backend module imports its runtime inside these
 methods, never at its top: the supervisor imports the module to validate options and must stay small.
+
+docs/writing-a-backend.md leads through it; `python -m backends.contract MODULE:CLASS` checks the result.
 """
 
 from collections.abc import Mapping, Sequence
@@ -65,25 +67,55 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Cost:
-    """What running costs here, measured at load. None means not measured.
+    """What running costs here, measured at load. Empty or None means not measured.
 
-    `cancel_bound_s` bounds `cancel()` to `run` having returned, at batch 1; it grows with the batch as
-    `run_s` does. Without it preemption is by signal.
+    It holds for the model's hash, the backend's version, the device and the options; the agent keeps it
+    and follows what runs really take. Batch sizes between the measured ones are interpolated.
     """
 
     run_s: Mapping[int, float] = field(default_factory=dict)
-    """Seconds of one run by batch size."""
+    """Seconds of one run by batch size. Without it the batch is 1."""
+    run_j: Mapping[int, float] = field(default_factory=dict)
+    """Joules of one run by batch size, where the device counts them itself; empty elsewhere."""
     bytes_resident: int | None = None
+    """Memory that `close` gives back, of host and device together: what decides who is unloaded first."""
     cancel_bound_s: float | None = None
+    """From `cancel()` to `run` having returned, at batch 1; it grows with the batch as `run_s` does.
+
+    None: `cancel` cannot end a run that is under way, and preemption is by signal.
+    """
 
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one run took: CLOCK_BOOTTIME nanoseconds, and joules only where the device counts them itself."""
+    """What one run took: CLOCK_BOOTTIME nanoseconds, and joules only where the device counts them itself.
+
+    A device that shares its counter with others, or whose window was shorter than the counter's step, gives
+    None: the system's meters have an owner of their own outside the worker.
+    """
 
     begin_ns: int
     end_ns: int
     joules: float | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Needs:
+    """What a backend needs of a worker beyond its interpreter, its libraries and the model's file.
+
+    After `probe` a worker is confined: it sees only these files, has no network, starts no process, and its
+    memory, files and processor time are bounded. What was opened in `probe` stays open.
+    """
+
+    read: tuple[str, ...] = ()
+    """Files and folders, absolute, patterns allowed."""
+    devices: tuple[str, ...] = ()
+    """Device files that are read, written and controlled, patterns allowed."""
+    reserves_addresses: bool = False
+    """Its driver reserves far more address space than it fills (as CUDA does): memory is bounded otherwise."""
+    interpreter_held_s: float = 1.5
+    """Longest time for which native code keeps the interpreter's lock. The worker of a supervisor that hangs
+    lives on for so long and 0.4 s more, because no Python code can look in between."""
 
 
 class KernelError(Exception):
@@ -116,14 +148,20 @@ class Program(Protocol):
         """
 
     def cancel(self) -> None:
-        """End a run that is under way; idempotent, returns at once, without a run it does nothing."""
+        """End a run that is under way; idempotent, returns at once, without a run it does nothing.
+
+        A runtime that cannot be interrupted does nothing either and leaves `cost.cancel_bound_s` None.
+        """
 
     def close(self) -> None:
-        """Let go of the device and the memory."""
+        """Let go of the device and the memory; a second time it does nothing."""
 
 
 class Backend(Protocol):
-    """A runtime. `Options` is its configuration: `[backends.options]` in agent.toml goes through it."""
+    """A runtime. `Options` is its configuration: `[backends.options]` in agent.toml goes through it.
+
+    A class attribute `needs: ClassVar[Needs]` says what it needs beyond `Needs()`.
+    """
 
     name: ClassVar[str]
     version: str
@@ -134,7 +172,15 @@ class Backend(Protocol):
         """Keep the validated options; touch no device yet."""
 
     def probe(self) -> Sequence[Device]:
-        """Really try every device. An absent driver is an empty list; never raises."""
+        """Really try every device; never raises.
+
+        An absent device is not in the list. One that is there but cannot be used, or that a missing package
+        keeps from being used, is: with `why` and what to do.
+        """
 
     def load(self, model: Model, device: str) -> Program:
-        """Compile, warm up and measure on `device`, or raise `KernelError`: never run anywhere else."""
+        """Compile, warm up and measure on `device`, or raise `KernelError`: never run anywhere else.
+
+        The file is not trusted: MODEL_INVALID for what is no model, MODEL_UNSUPPORTED for one that this
+        backend, the shapes or the names do not fit, with the name and what would fit in the text.
+        """

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
     from backends.kernel import Array
 
 DEVICE: Final = "null"
+CANCEL_BOUND_S: Final = 0.005
+"""Waking a thread takes some 0.1 ms, and longer where every core is busy."""
 
 
 class NullOptions(BaseModel):
@@ -41,7 +43,7 @@ class NullOptions(BaseModel):
 class NullProgram:
     """Copies each wanted input to the output of the same name; a shared one is copied to every row."""
 
-    max_batch = None
+    max_batch: int | None = None
 
     def __init__(self, model: Model, run_us: int) -> None:
         self.inputs = model.inputs
@@ -56,7 +58,7 @@ class NullProgram:
         self.outputs = tuple(Tensor(name, by_name[name].datatype, by_name[name].row_shape) for name in wanted)
         self._run_s = run_us / 1e6
         self._end: threading.Event | None = None
-        self.cost = Cost(run_s={1: self._run_s + self._copy_s()})
+        self.cost = Cost(run_s={1: self._run_s + self._copy_s()}, cancel_bound_s=CANCEL_BOUND_S)
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         self._end = end = threading.Event()
@@ -108,6 +110,11 @@ class Null:
         return [Device(DEVICE, formats=("onnx", "tflite"))]
 
     def load(self, model: Model, device: str) -> NullProgram:  # noqa: D102
+        self.refuse_others(device)
+        return NullProgram(model, self._options.run_us)
+
+    @staticmethod
+    def refuse_others(device: str) -> None:
+        """Raise `KernelError` for every device but the one."""
         if device != DEVICE:
             raise KernelError(BACKEND_UNUSABLE, f"null has no device {device!r}, only {DEVICE!r}")
-        return NullProgram(model, self._options.run_us)

@@ -5,10 +5,10 @@ from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
+from backends import onnx_arena
 from backends.datatypes import NUMPY_NAMES
 from backends.kernel import (
     INFERENCE_FAILED,
-    MODEL_UNSUPPORTED,
     OUT_OF_MEMORY,
     Cancelled,
     Cost,
@@ -16,7 +16,9 @@ from backends.kernel import (
     Spent,
     Tensor,
 )
-from backends.onnx_signature import datatype_of
+from backends.measuring import SLOW_ROW_S, described_outputs, seconds_by_batch
+from backends.onnx_signature import declared_by
+from backends.resident import give_freed_memory_back, grown_bytes
 from backends.slots import shape
 from firmware_shims.clock import boottime_ns
 
@@ -25,13 +27,9 @@ if TYPE_CHECKING:
 
     from backends.kernel import Array
 
-MEASURE_S: Final = 0.01
-"""What measuring one batch size may take, give or take a run."""
-MEASURED_RUNS: Final = 5
-LARGEST_MEASURED_BATCH: Final = 64
-SLOW_ROW_S: Final = 0.5
-"""From here on rows run one by one: a batch would gain little, and its warm-up would delay the first row."""
 FATAL: Final = 4  # onnxruntime's log level: what fails comes back as an exception
+NO_ROOM: Final = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
+"""How the allocator's failures are told from others: they have no class of their own."""
 
 
 class OnnxProgram:
@@ -55,21 +53,26 @@ class OnnxProgram:
         self.max_batch: int | None = 1
         self.cost = Cost()
 
-    def warm_up(self, rows_are_free: bool) -> None:
+    def warm_up(self, rows_are_free: bool, before_bytes: int, file_bytes: int) -> None:
         """Learn from runs of zeros what the outputs are, whether rows can be batched, and what it all costs.
 
         The session comes with profiling on and leaves with it off (it costs some 10 %). Its longest node
-        bounds a cancel, because onnxruntime looks at `terminate` between nodes.
+        bounds a cancel, because onnxruntime looks at `terminate` between nodes. `before_bytes` was resident
+        before the load.
         """
         cold_s, arrays = self._timed(rows=1)
         if cold_s < SLOW_ROW_S:
-            self._timed(rows=1)
+            cold_s, arrays = self._timed(rows=1)
         cancel_bound_s = longest_node_s(Path(self._session.end_profiling()))
-        self._describe_outputs(arrays)
-        run_s = {1: self._measured_s(1, cold_s)}
-        if rows_are_free and all(array.shape[:1] == (1,) for array in arrays):
-            self._try_batches(run_s)
-        self.cost = Cost(run_s=run_s, cancel_bound_s=cancel_bound_s)
+        arguments = {argument.name: argument for argument in self._session.get_outputs()}
+        declared = declared_by([arguments[name] for name in self._wanted])
+        self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
+        free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
+        run_s = seconds_by_batch(self._timed, cold_s, free, self.outputs)
+        self.max_batch = None if 2 in run_s else 1
+        self.cost = Cost(
+            run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes), cancel_bound_s=cancel_bound_s
+        )
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
@@ -91,7 +94,10 @@ class OnnxProgram:
             options.terminate = True
 
     def close(self) -> None:  # noqa: D102
-        self._session = None
+        if self._session is not None:
+            self._session = None
+            onnx_arena.let_go(self._runtime)
+            give_freed_memory_back()
 
     def _execute(self, inputs: "Mapping[str, Array]") -> "list[Array]":
         options = self._runtime.RunOptions()  # new each time: `terminate` is sticky
@@ -115,47 +121,6 @@ class OnnxProgram:
         begin_ns = boottime_ns()
         arrays = self._execute(zeros)
         return (boottime_ns() - begin_ns) / 1e9, arrays
-
-    def _measured_s(self, rows: int, first_s: float) -> float:
-        """The median of a few runs; the first one when it has already taken long."""
-        seconds: list[float] = []
-        while first_s < SLOW_ROW_S and len(seconds) < MEASURED_RUNS and sum(seconds) < MEASURE_S:
-            seconds.append(self._timed(rows)[0])
-        return sorted(seconds or [first_s])[len(seconds) // 2]
-
-    def _describe_outputs(self, arrays: "list[Array]") -> None:
-        datatypes = {argument.name: argument for argument in self._session.get_outputs()}
-        self.outputs = tuple(
-            Tensor(
-                name,
-                datatype_of(datatypes[name]),
-                array.shape[1:] if array.shape[:1] == (1,) else array.shape,
-            )
-            for name, array in zip(self._wanted, arrays, strict=True)
-        )
-        for tensor in self.outputs:
-            if 0 in tensor.row_shape:
-                raise KernelError(
-                    MODEL_UNSUPPORTED,
-                    f"output {tensor.name!r} is empty for an input of zeros: its shape depends on the data",
-                )
-
-    def _try_batches(self, run_s: dict[int, float]) -> None:
-        """Lift `max_batch` if two rows run and each output has two; time larger batches while that is cheap."""
-        if run_s[1] >= SLOW_ROW_S:
-            return
-        try:
-            first_s, arrays = self._timed(rows=2)
-        except KernelError:
-            return
-        if any(array.shape != (2, *t.row_shape) for t, array in zip(self.outputs, arrays, strict=True)):
-            return
-        self.max_batch = None
-        run_s[2] = self._measured_s(2, first_s)
-        rows = 4
-        while rows <= LARGEST_MEASURED_BATCH and 2 * run_s[rows // 2] < MEASURE_S:
-            run_s[rows] = self._measured_s(rows, self._timed(rows)[0])
-            rows *= 2
 
 
 class _ProfiledEvent(msgspec.Struct):
@@ -183,8 +148,4 @@ def failures_of(runtime: Any) -> tuple[type[Exception], ...]:
 
 
 def _code_of(error: Exception) -> int:
-    """The allocator's failures have no class of their own either."""
-    memory = any(
-        words in str(error) for words in ("Failed to allocate memory", "bad_alloc", "bad allocation")
-    )
-    return OUT_OF_MEMORY if memory else INFERENCE_FAILED
+    return OUT_OF_MEMORY if any(words in str(error) for words in NO_ROOM) else INFERENCE_FAILED

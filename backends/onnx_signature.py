@@ -1,9 +1,10 @@
-"""Fits what a task brings to what an ONNX model takes: names, datatypes, shapes; a misfit is code 132."""
+"""An ONNX model's tensors as onnxruntime lists them, in the words of the kernel interface."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from typing import Any, Final
 
-from backends.kernel import MODEL_UNSUPPORTED, KernelError, Model, Tensor
+from backends.declared import Declared, Dimension
+from backends.kernel import MODEL_UNSUPPORTED, KernelError, Tensor
 
 DATATYPES: Final = {
     "tensor(bool)": "BOOL",
@@ -32,74 +33,27 @@ def datatype_of(argument: Any) -> str:
     return DATATYPES[argument.type]
 
 
-def fit_inputs(arguments: Sequence[Any], model: Model) -> tuple[Tensor, ...]:
-    """The model's inputs in the order of the file, as given; raises `KernelError` 132 for any misfit."""
-    given = {tensor.name: tensor for tensor in model.inputs}
-    names = [argument.name for argument in arguments]
-    for missing in (name for name in names if name not in given):
-        raise KernelError(
-            MODEL_UNSUPPORTED, f"input {missing!r} is missing; the model takes {', '.join(names)}"
-        )
-    for extra in (name for name in given if name not in names):
-        raise KernelError(MODEL_UNSUPPORTED, f"input {extra!r} is not one of the model's: {', '.join(names)}")
-    tensors = tuple(given[name] for name in names)
-    for argument, tensor in zip(arguments, tensors, strict=True):
-        _check(argument, tensor)
-    if all(tensor.shared for tensor in tensors):
-        raise KernelError(MODEL_UNSUPPORTED, "every input is shared: there is no row to run")
-    return tensors
-
-
-def _check(argument: Any, tensor: Tensor) -> None:
-    if tensor.datatype != datatype_of(argument):
-        raise KernelError(
-            MODEL_UNSUPPORTED,
-            f"input {tensor.name!r} is given as {tensor.datatype}, the model takes {datatype_of(argument)}",
-        )
-    fixed = [_fixed(dimension) for dimension in argument.shape]
-    given = tensor.row_shape if tensor.shared else (None, *tensor.row_shape)
-    if len(given) != len(fixed) or any(
-        size is not None and want is not None and size != want
-        for size, want in zip(given, fixed, strict=True)
-    ):
-        raise KernelError(
-            MODEL_UNSUPPORTED,
-            f"input {tensor.name!r} is given with shape {_shown(given)}, the model takes {_shown(argument.shape)}",
-        )
-    if not tensor.shared and fixed[0] not in {None, 1}:
-        raise KernelError(
-            MODEL_UNSUPPORTED,
-            f"input {tensor.name!r} takes {fixed[0]} rows at once; export the model with 1 or with a free "
-            "first dimension, or mark the input as shared",
-        )
-
-
-def _fixed(dimension: int | str | None) -> int | None:
-    """A dimension that the model fixes; None when it is free (a symbol or nothing)."""
-    return dimension if isinstance(dimension, int) and dimension >= 0 else None
-
-
-def _shown(dimensions: Iterable[int | str | None]) -> str:
-    return "[" + ", ".join(str("any" if d is None else d) for d in dimensions) + "]"
-
-
-def rows_are_free(arguments: Sequence[Any], inputs: Sequence[Tensor]) -> bool:
-    """Whether every input that has rows takes any number of them."""
-    return all(
-        _fixed(argument.shape[0]) is None
-        for argument, tensor in zip(arguments, inputs, strict=True)
-        if not tensor.shared
+def declared_by(arguments: Sequence[Any]) -> tuple[Declared, ...]:
+    """What a session's `get_inputs` or `get_outputs` lists."""
+    return tuple(
+        Declared(argument.name, datatype_of(argument), tuple(map(_dimension, argument.shape)))
+        for argument in arguments
     )
 
 
-def free_dimensions(arguments: Sequence[Any], inputs: Sequence[Tensor]) -> dict[str, int]:
+def _dimension(given: int | str | None) -> Dimension:
+    """A dimension below 0 is free, and so is one called "?": some exporters write that for every free one."""
+    return None if given == "?" or (isinstance(given, int) and given < 0) else given
+
+
+def free_dimensions(declared: Sequence[Declared], inputs: Sequence[Tensor]) -> dict[str, int]:
     """The sizes of the model's named dimensions as these inputs have them, the rows' own names left out."""
     of_rows = {
-        argument.shape[0] for argument, tensor in zip(arguments, inputs, strict=True) if not tensor.shared
+        argument.dimensions[0] for argument, tensor in zip(declared, inputs, strict=True) if not tensor.shared
     }
     sizes: dict[str, int] = {}
-    for argument, tensor in zip(arguments, inputs, strict=True):
-        dimensions = argument.shape if tensor.shared else argument.shape[1:]
+    for argument, tensor in zip(declared, inputs, strict=True):
+        dimensions = argument.dimensions if tensor.shared else argument.dimensions[1:]
         for symbol, size in zip(dimensions, tensor.row_shape, strict=True):
             if not isinstance(symbol, str) or symbol in of_rows:
                 continue
@@ -109,16 +63,3 @@ def free_dimensions(arguments: Sequence[Any], inputs: Sequence[Tensor]) -> dict[
                     f"input {tensor.name!r} makes dimension {symbol!r} {size}, another input makes it {sizes[symbol]}",
                 )
     return sizes
-
-
-def wanted_outputs(arguments: Sequence[Any], model: Model) -> tuple[str, ...]:
-    """The outputs to compute, all of them unless the model says which."""
-    known = {argument.name: argument for argument in arguments}
-    for unknown in (name for name in model.outputs if name not in known):
-        raise KernelError(
-            MODEL_UNSUPPORTED, f"output {unknown!r} is not one of the model's: {', '.join(known)}"
-        )
-    wanted = model.outputs or tuple(known)
-    for name in wanted:
-        datatype_of(known[name])
-    return wanted

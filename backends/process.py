@@ -9,21 +9,28 @@ import socket
 import sys
 import tempfile
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, Final, Self, TypeVar
 
 import msgspec
 
 from backends import registry, wire
+from backends.deaths import BACKEND_CRASHED, BACKEND_HUNG, judged, oom_kills
 from backends.group import ProcessGroup, Reaped
-from backends.kernel import CODES, Cancelled, Device, KernelError, Model, Spent
+from backends.heartbeat import BEAT_S, Heart
+from backends.kernel import CODES, Cancelled, Cost, Device, KernelError, Model, Spent
+from backends.limits import START_S, Limit, Limits
 from backends.slots import Arena, LoadedProgram, Slot, layout
 from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import Clock, boottime_ns
 
+DEFAULT_LIMITS: Final = Limits()
 ARENA_BYTES: Final = 256 * 1024 * 1024
 """Default bound of what tensors under way may take; memory is used only as slots are written."""
+HUNG_FACTOR: Final = 10
+HUNG_FLOOR_S: Final = 5.0
+UNMEASURED_RUN_S: Final = 60.0
 REPLIES_PER_TURN: Final = 64  # then the loop's other readers have their turn
 SILENT_S: Final = 1.0  # a worker that closed its socket has this long to end by itself
 ONE_BLAS_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
@@ -33,12 +40,16 @@ R = TypeVar("R", bound=wire.Message)
 
 
 class WorkerDied(Exception):  # noqa: N818 - what happened, not whose fault it was
-    """The worker process has ended. `returncode` is negative for a signal; `text` has its last words."""
+    """The worker process has ended. `returncode` is negative for a signal; `text` has its last words.
 
-    def __init__(self, returncode: int, text: str) -> None:
+    `code` is the reason on the wire: 1021 crashed, 1022 hung, 1023 out of memory.
+    """
+
+    def __init__(self, returncode: int, text: str, code: int = BACKEND_CRASHED) -> None:
         super().__init__(text)
         self.returncode = returncode
         self.text = text
+        self.code = code
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,19 +62,22 @@ class RunDone:
 
 @dataclass(slots=True)
 class _Call:
-    """A request on its way: who waits, for what kind of reply, and the slot that it holds."""
+    """A request on its way: who waits, for what kind of reply, for how long, and the slot that it holds."""
 
     future: "asyncio.Future[Any]"
     expects: type[wire.Message]
+    patience_s: float
     slot: Slot | None
+    waited_s: float = 0.0
 
 
 class WorkerProcess:
     """One worker. Everything but `kill` belongs to the asyncio loop (and thread) that started it.
 
     Start it from a thread that lives as long as the agent: the kernel ends the worker when that thread
-    ends (PR_SET_PDEATHSIG). Calls that are pending when the process ends raise `WorkerDied`; failures
-    that the worker tells of raise `KernelError`, cancelled runs `Cancelled`.
+    ends (PR_SET_PDEATHSIG), and when the loop stands still for two seconds (backends.heartbeat). A worker
+    that answers a call far too late is killed as hung. Calls that are pending when the process ends raise
+    `WorkerDied`; failures that the worker tells of raise `KernelError`, cancelled runs `Cancelled`.
     """
 
     @classmethod
@@ -72,19 +86,42 @@ class WorkerProcess:
         use: str,
         options: Mapping[str, Any],
         *,
+        limits: Limits = DEFAULT_LIMITS,
         arena_bytes: int = ARENA_BYTES,
         clock: Clock = boottime_ns,
+        well: Callable[[], bool] = lambda: True,
     ) -> Self:
         """Spawn `python -m backends.worker` for backend `use` and return without waiting for it.
 
-        Raises `registry.UnknownBackend`, or pydantic's ValidationError for options that it does not take.
+        A worker may live only while `well()`, which is asked ten times a second, says so. Raises
+        `registry.UnknownBackend`, or pydantic's ValidationError for options that it does not take.
         """
         validated = registry.validate_options(use, options)
-        return cls(use, validated.model_dump(mode="json"), arena_bytes, clock)
+        return cls(
+            use,
+            validated.model_dump(mode="json"),
+            limits=limits,
+            arena_bytes=arena_bytes,
+            clock=clock,
+            well=well,
+        )
 
-    def __init__(self, use: str, options: dict[str, Any], arena_bytes: int, clock: Clock) -> None:
+    def __init__(
+        self,
+        use: str,
+        options: dict[str, Any],
+        *,
+        limits: Limits,
+        arena_bytes: int,
+        clock: Clock,
+        well: Callable[[], bool],
+    ) -> None:
         self.use = use
         self.version = ""
+        self.limits: tuple[Limit, ...] = ()
+        self._bounds = limits
+        self._well = well
+        self._oom_kills = oom_kills()
         self._loop = asyncio.get_running_loop()
         self._spawn(arena_bytes, clock)
         self.pid = self._group.pid
@@ -94,22 +131,28 @@ class WorkerProcess:
         self._buffer = bytearray(wire.MESSAGE_BYTES + 1)
         self._encode = msgspec.msgpack.Encoder().encode
         self._decode = msgspec.msgpack.Decoder(wire.Reply).decode
-        self._died: tuple[int, str] | None = None
+        self._died: tuple[int, str, int] | None = None
+        self._answered = False
         self._breach = ""
+        self._hung = ""
         self._silence: asyncio.TimerHandle | None = None
         self._loop.add_reader(self._requests, self._readable)
-        self._send(wire.Configure(options))
+        self._send(wire.Configure(options, limits))
+        self._beat()
 
     def _spawn(self, arena_bytes: int, clock: Clock) -> None:
         with contextlib.ExitStack() as ours, contextlib.ExitStack() as theirs:
             self._arena = Arena(arena_bytes)
             theirs.callback(self._arena.close_fd)
             ours.callback(self._arena.retire)
+            self._heart = Heart()
+            theirs.callback(self._heart.close_fd)
+            ours.callback(self._heart.close)
             self._scratch = tempfile.TemporaryDirectory(prefix="parkwatt-", ignore_cleanup_errors=True)
             ours.callback(self._scratch.cleanup)
             self._requests, far_requests = _packet_pair(ours, theirs)
             self._cancels, far_cancels = _packet_pair(ours, theirs)
-            fds = (far_requests.fileno(), far_cancels.fileno(), self._arena.fd)
+            fds = (far_requests.fileno(), far_cancels.fileno(), self._arena.fd, self._heart.fd)
             self._group = ProcessGroup(
                 [sys.executable, "-m", "backends.worker", self.use, *map(str, fds), str(os.getpid())],
                 environment={
@@ -151,9 +194,10 @@ class WorkerProcess:
         return await self.wait_reaped()
 
     async def probe(self) -> list[Device]:
-        """The backend's devices, really tried. Also imports the runtime, so that a load need not wait for it."""
-        probed = await self._call(wire.Probe(next(self._ids)), wire.Probed)
+        """The backend's devices, as the worker found them when it started; `version` and `limits` are known then."""
+        probed = await self._call(wire.Probe(next(self._ids)), wire.Probed, HUNG_FLOOR_S)
         self.version = probed.version
+        self.limits = probed.limits
         return list(probed.devices)
 
     async def load(self, model: Model, device: str | None = None) -> LoadedProgram:
@@ -166,8 +210,9 @@ class WorkerProcess:
             model.inputs,
             model.outputs,
             device,
+            self._bounds.load_s,
         )
-        loaded = await self._call(message, wire.Loaded)
+        loaded = await self._call(message, wire.Loaded, message.patience_s)
         return LoadedProgram(
             key=message.id,
             inputs=loaded.inputs,
@@ -180,7 +225,7 @@ class WorkerProcess:
 
     async def unload(self, program: LoadedProgram) -> None:
         """Close `program` after the runs that wait for it."""
-        await self._call(wire.Unload(next(self._ids), program.key), wire.Unloaded)
+        await self._call(wire.Unload(next(self._ids), program.key), wire.Unloaded, self._bounds.load_s)
 
     def slot(self, program: LoadedProgram, rows: int) -> Slot:
         """Room for a run of `rows` rows. Raises `ArenaFull`, and ValueError for rows the program cannot take."""
@@ -197,8 +242,9 @@ class WorkerProcess:
         """
         if slot.run_id is not None or slot.released:
             raise ValueError("this slot is running or released; take another")
-        message = wire.Run(next(self._ids), slot.program.key, slot.rows, slot.offset)
-        future = self._call(message, wire.Ran, slot)
+        patience_s = HUNG_FLOOR_S + HUNG_FACTOR * expected_s(slot.program.cost, slot.rows)
+        message = wire.Run(next(self._ids), slot.program.key, slot.rows, slot.offset, patience_s)
+        future = self._call(message, wire.Ran, patience_s, slot)
         try:
             ran = await future
         finally:
@@ -215,11 +261,13 @@ class WorkerProcess:
         except (BlockingIOError, BrokenPipeError, ConnectionResetError):
             return  # it hears nothing any more: frozen, which only a kill answers, or dead
 
-    def _call(self, message: Any, expects: type[R], slot: Slot | None = None) -> "asyncio.Future[R]":
+    def _call(
+        self, message: Any, expects: type[R], patience_s: float, slot: Slot | None = None
+    ) -> "asyncio.Future[R]":
         self._raise_if_dead()
         self._send(message)
         future: asyncio.Future[R] = self._loop.create_future()
-        self._calls[message.id] = _Call(future, expects, slot)
+        self._calls[message.id] = _Call(future, expects, patience_s, slot)
         if slot is not None:
             slot.run_id = message.id
         return future
@@ -274,6 +322,7 @@ class WorkerProcess:
         return self._answer(reply)
 
     def _answer(self, reply: wire.Reply) -> bool:
+        self._answered = True
         call = self._calls.get(reply.id)
         if call is None or not isinstance(reply, (call.expects, wire.Failed, wire.Cancelled)):
             return self._break(f"an answer that nobody waits for: {type(reply).__name__} {reply.id}")
@@ -297,6 +346,19 @@ class WorkerProcess:
             call.future.set_result(reply)
         return True
 
+    def _beat(self) -> None:
+        """Let the worker live on, and look whether it still answers."""
+        if self._well():
+            self._heart.beat()
+        self._pulse = self._loop.call_later(BEAT_S, self._beat)
+        if (first := next(iter(self._calls.values()), None)) is None:
+            return
+        first.waited_s += BEAT_S  # by its own count: a loop that stood still finds the answers first
+        patience_s = first.patience_s + (0 if self._answered else START_S)
+        if first.waited_s > patience_s and not self._hung:
+            self._hung = f": it hung: no {first.expects.__name__} for {patience_s:.3g} s"
+            self.kill()
+
     def _break(self, what: str) -> bool:
         """End a worker that does not keep to the protocol; nothing it says counts any more."""
         self._breach = f"; breach of protocol: {what}"
@@ -310,7 +372,10 @@ class WorkerProcess:
                 pass
         if self._silence is not None:
             self._silence.cancel()
-        self._died = (reaped.returncode, self._last_words(reaped.returncode))
+        self._pulse.cancel()
+        code, why = judged(reaped.returncode, self._group.was_killed, self._oom_kills)
+        words = self._last_words(reaped.returncode, self._breach or self._hung or why)
+        self._died = (reaped.returncode, words, BACKEND_HUNG if self._hung else code)
         self._loop.remove_reader(self._requests)
         self._loop.remove_writer(self._requests)
         self._requests.close()
@@ -323,16 +388,17 @@ class WorkerProcess:
                 call.future.set_exception(WorkerDied(*self._died))
         self._unsent.clear()
         self._arena.retire()
+        self._heart.close()
         self._scratch.cleanup()
 
-    def _last_words(self, returncode: int) -> str:
+    def _last_words(self, returncode: int, why: str) -> str:
         how = (
             f"was ended by signal {-returncode} ({signal.strsignal(-returncode)})"
             if returncode < 0
             else f"ended with exit code {returncode}"
         )
         printed = self._group.output_tail.decode(errors="replace").strip()
-        text = f"worker {self.use} (pid {self.pid}) {how}{self._breach}"
+        text = f"worker {self.use} (pid {self.pid}) {how}{why}"
         return f"{text}; it printed: {printed}" if printed else text
 
 
@@ -342,3 +408,13 @@ def _packet_pair(
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
     return ours.enter_context(near), theirs.enter_context(far)
+
+
+def expected_s(cost: Cost, rows: int) -> float:
+    """Seconds that a run of `rows` rows takes, at most, going by the nearest batch that was measured."""
+    if not cost.run_s:
+        return UNMEASURED_RUN_S
+    if rows in cost.run_s:
+        return cost.run_s[rows]
+    nearest = max((batch for batch in cost.run_s if batch <= rows), default=min(cost.run_s))
+    return cost.run_s[nearest] * max(1.0, rows / nearest)

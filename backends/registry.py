@@ -12,7 +12,9 @@ from backends.kernel import Backend
 ENTRY_POINTS: Final = "parkwatt.backends"
 BUILT_IN: Final = {
     "cpu": "backends.cpu:Cpu",
+    "fault": "backends.fault:Fault",
     "null": "backends.null:Null",
+    "tflite": "backends.tflite:Tflite",
 }
 
 

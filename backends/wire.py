@@ -10,6 +10,7 @@ from typing import Any, Final
 import msgspec
 
 from backends.kernel import Cost, Device, Tensor
+from backends.limits import Limit, Limits
 
 MESSAGE_BYTES: Final = 192 * 1024
 """No message is larger: a Unix socket's packet has to fit its send buffer (208 KiB by default)."""
@@ -22,9 +23,10 @@ class Message(msgspec.Struct, array_like=True, tag=True):
 
 
 class Configure(Message):
-    """The first message: validated options of the backend. It has no reply."""
+    """The first message: validated options of the backend, and its bounds. It has no reply."""
 
     options: dict[str, Any]
+    limits: Limits
 
 
 class Probe(Message):  # noqa: D101 - the method of the kernel interface
@@ -32,7 +34,7 @@ class Probe(Message):  # noqa: D101 - the method of the kernel interface
 
 
 class Load(Message):
-    """`device` None means the first usable one."""
+    """`device` None means the first usable one. After `patience_s` seconds it counts as hung."""
 
     id: int
     path: str
@@ -41,15 +43,17 @@ class Load(Message):
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
     device: str | None
+    patience_s: float
 
 
 class Run(Message):
-    """Run `rows` rows that lie at `offset` in the arena."""
+    """Run `rows` rows that lie at `offset` in the arena. After `patience_s` seconds it counts as hung."""
 
     id: int
     program: int
     rows: int
     offset: int
+    patience_s: float
 
 
 class Unload(Message):
@@ -69,6 +73,7 @@ class Probed(Message):  # noqa: D101
     id: int
     version: str
     devices: tuple[Device, ...]
+    limits: tuple[Limit, ...]
 
 
 class Loaded(Message):

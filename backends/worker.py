@@ -1,11 +1,12 @@
-"""The worker process: `python -m backends.worker USE REQUESTS_FD CANCELS_FD ARENA_FD PARENT_PID`.
+"""The worker process: `python -m backends.worker USE REQUESTS_FD CANCELS_FD ARENA_FD HEART_FD PARENT_PID`.
 
+It probes its backend, which imports the runtime, gives up what running models does not need, and then serves.
 The main thread reads a request, answers it, and reads the next: one token each way for a run. A second
-thread reads cancels, and ends the process when the supervisor's end is gone. An exception that no
-backend is meant to raise ends the process, with its traceback as last words.
+thread reads cancels, and ends the process when the supervisor's end is gone; a third keeps it alive while the
+supervisor is (backends.heartbeat). An exception that no backend is meant to raise ends the process, with its
+traceback as last words.
 """
 
-import ctypes
 import faulthandler
 import mmap
 import os
@@ -14,23 +15,30 @@ import socket
 import sys
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
 import msgspec
 
 from backends import registry, wire
+from backends.confinement import allow_processor_time, confine, let_timers_end_it
 from backends.datatypes import NUMPY_NAMES
+from backends.heartbeat import live_by
 from backends.kernel import (
     BACKEND_UNUSABLE,
     OUT_OF_MEMORY,
     Backend,
     Cancelled,
+    Device,
     KernelError,
     Model,
+    Needs,
     Program,
     Tensor,
 )
+from backends.libc import PR_SET_NAME, PR_SET_PDEATHSIG, prctl
+from backends.limits import Limit
 from backends.slots import layout, shape
 
 if TYPE_CHECKING:
@@ -38,9 +46,9 @@ if TYPE_CHECKING:
 
     from backends.kernel import Array
 
-PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
-PR_SET_NAME: Final = 15
 CANCEL_AGAIN_S: Final = 0.005
+PROCESSORS: Final = os.cpu_count() or 1
+"""A call has its patience in processor seconds on each of them: a bound that the kernel keeps by itself."""
 
 
 class UnderWay:
@@ -89,10 +97,21 @@ class UnderWay:
 
 
 class Service:
-    """Answers requests, one after another, with a backend that is made from the first message."""
+    """Answers requests, one after another, with a backend that has been probed."""
 
-    def __init__(self, use: str, requests: socket.socket, memory: mmap.mmap, under_way: UnderWay) -> None:
-        self._use = use
+    def __init__(
+        self,
+        backend: Backend,
+        requests: socket.socket,
+        memory: mmap.mmap,
+        under_way: UnderWay,
+        *,
+        devices: Sequence[Device],
+        limits: tuple[Limit, ...],
+    ) -> None:
+        self._backend = backend
+        self._devices = devices
+        self._limits = limits
         self._requests = requests
         self._memory = memory
         self._under_way = under_way
@@ -102,20 +121,14 @@ class Service:
 
     def serve(self) -> None:
         """Answer until the supervisor closes its end, then let go of the device."""
-        first = self._requests.recv(wire.MESSAGE_BYTES)
-        if not first:
-            return
-        kind = registry.find(self._use)
-        configure = msgspec.msgpack.decode(first, type=wire.Configure)
-        backend = kind(kind.Options.model_validate(configure.options))
         while data := self._requests.recv(wire.MESSAGE_BYTES):
-            self._requests.send(self._encode(self._answer(backend, self._decode(data))))
+            self._requests.send(self._encode(self._answer(self._decode(data))))
         for program in self._programs.values():
             program.close()
 
-    def _answer(self, backend: Backend, request: wire.Request) -> wire.Reply:
+    def _answer(self, request: wire.Request) -> wire.Reply:
         try:
-            return self._do(backend, request)
+            return self._do(request)
         except Cancelled:
             return wire.Cancelled(request.id)
         except KernelError as error:
@@ -123,27 +136,27 @@ class Service:
         except MemoryError as error:
             return wire.Failed(request.id, OUT_OF_MEMORY, f"out of memory: {error}")
 
-    def _do(self, backend: Backend, request: wire.Request) -> wire.Reply:
+    def _do(self, request: wire.Request) -> wire.Reply:
         match request:
             case wire.Run():
                 return self._run(request)
             case wire.Load():
-                return self._load(backend, request)
+                return self._load(request)
             case wire.Probe():
-                devices = tuple(backend.probe())
-                return wire.Probed(request.id, backend.version, devices)
+                return wire.Probed(request.id, self._backend.version, tuple(self._devices), self._limits)
             case wire.Unload():
                 self._programs.pop(request.program).close()
                 return wire.Unloaded(request.id)
 
-    def _load(self, backend: Backend, request: wire.Load) -> wire.Loaded:
+    def _load(self, request: wire.Load) -> wire.Loaded:
+        allow_processor_time(request.patience_s * PROCESSORS)
         model = Model(Path(request.path), request.sha256, request.format, request.inputs, request.outputs)
-        device = request.device or self._first_usable(backend)
-        program = backend.load(model, device)
+        device = request.device or self._first_usable()
+        program = self._backend.load(model, device)
         self._programs[request.id] = program
         return wire.Loaded(
             id=request.id,
-            version=backend.version,
+            version=self._backend.version,
             device=device,
             inputs=tuple(program.inputs),
             outputs=tuple(program.outputs),
@@ -151,18 +164,18 @@ class Service:
             cost=program.cost,
         )
 
-    def _first_usable(self, backend: Backend) -> str:
-        devices = backend.probe()
-        for device in devices:
+    def _first_usable(self) -> str:
+        for device in self._devices:
             if not device.why:
                 return device.name
-        why = "; ".join(f"{device.name}: {device.why}" for device in devices) or "no device was found"
-        raise KernelError(BACKEND_UNUSABLE, f"backend {self._use} cannot be used: {why}")
+        why = "; ".join(f"{device.name}: {device.why}" for device in self._devices) or "no device was found"
+        raise KernelError(BACKEND_UNUSABLE, f"backend {self._backend.name} cannot be used: {why}")
 
     def _run(self, request: wire.Run) -> wire.Ran:
         program = self._programs[request.program]
         inputs, outputs = self._arrays(program, request.rows, request.offset)
         self._under_way.begin(request.id, program)
+        allow_processor_time(request.patience_s * PROCESSORS)
         try:
             before_s = time.process_time()
             spent = program.run(inputs, outputs)
@@ -210,16 +223,14 @@ def listen_for_cancels(cancels: socket.socket, under_way: UnderWay) -> None:
 
 def die_with(parent_pid: int) -> None:
     """Have the kernel kill this process when the supervisor's thread ends, or leave if it has already."""
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(PR_SET_PDEATHSIG, signal.SIGKILL) != 0:
-        raise OSError(ctypes.get_errno(), "prctl(PR_SET_PDEATHSIG)")
+    prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != parent_pid:
         os._exit(os.EX_OK)
 
 
 def take_name(use: str) -> None:
     """Show the backend's name in `ps` and `top` (15 bytes, prctl(2))."""
-    ctypes.CDLL(None).prctl(PR_SET_NAME, f"parkwatt {use}"[:15].encode())
+    prctl(PR_SET_NAME, f"parkwatt {use}"[:15].encode())
 
 
 def die_of(failure: Any) -> None:
@@ -228,20 +239,42 @@ def die_of(failure: Any) -> None:
     os._exit(os.EX_SOFTWARE)
 
 
-def main(use: str, requests_fd: int, cancels_fd: int, arena_fd: int, parent_pid: int) -> None:
-    """Serve one supervisor."""
+def main(use: str, *numbers: int) -> None:
+    """Serve one supervisor; the numbers are those of the command line."""
+    requests_fd, cancels_fd, arena_fd, heart_fd, parent_pid = numbers
     die_with(parent_pid)
     take_name(use)
     faulthandler.enable()
     threading.excepthook = die_of
-    memory = mmap.mmap(arena_fd, 0)
-    os.close(arena_fd)
+    let_timers_end_it()
+    memory, heart = mapped(arena_fd), mapped(heart_fd, mmap.ACCESS_READ)
+    requests, cancels = socket.socket(fileno=requests_fd), socket.socket(fileno=cancels_fd)
+    first = requests.recv(wire.MESSAGE_BYTES)
+    if not first:
+        return
+    configure = msgspec.msgpack.decode(first, type=wire.Configure)
+    kind = registry.find(use)
+    needs: Needs = getattr(kind, "needs", Needs())
+    backend = kind(kind.Options.model_validate(configure.options))
+    devices = backend.probe()
+    limits = confine(configure.limits, needs, scratch=os.environ["TMPDIR"])
     under_way = UnderWay()
-    cancels = socket.socket(fileno=cancels_fd)
-    threading.Thread(
-        target=listen_for_cancels, args=(cancels, under_way), name="cancels", daemon=True
-    ).start()
-    Service(use, socket.socket(fileno=requests_fd), memory, under_way).serve()
+    # threads of ours start here: a limit holds for its thread and those that come after it
+    start_thread("heartbeat", live_by, heart, needs.interpreter_held_s)
+    start_thread("cancels", listen_for_cancels, cancels, under_way)
+    Service(backend, requests, memory, under_way, devices=devices, limits=limits).serve()
+
+
+def mapped(fd: int, access: int = mmap.ACCESS_DEFAULT) -> mmap.mmap:
+    """The shared memory behind `fd`, which is closed."""
+    memory = mmap.mmap(fd, 0, access=access)
+    os.close(fd)
+    return memory
+
+
+def start_thread(name: str, run: "Callable[..., None]", *arguments: object) -> None:
+    """Run `run(*arguments)` beside the main thread, until the process ends."""
+    threading.Thread(target=run, args=arguments, name=name, daemon=True).start()
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@
 "Vehicle.LowVoltageBattery.CurrentVoltage" = "power_supply:12v"
 
 How sensors are written stands in `firmware_shims/sysfs.py`. The last word of the path says what is measured:
-Temperature (degrees Celsius), Voltage (V) or Power (W).
+Temperature (degrees Celsius), Voltage (V), Power (W) or Energy (J).
 """
 
 import logging

@@ -24,7 +24,9 @@ from firmware_shims.clock import Clock
 from firmware_shims.signal_map import SignalMap
 from firmware_shims.socketcand import UNREADABLE, Frame
 
-_LINE: Final = re.compile(r"\((\d{1,12})\.(\d{6})\) \S+ ([0-9A-F]{3}|[0-9A-F]{8})#((?:[0-9A-F]{2})*)(?: [TR])?\s*")
+_LINE: Final = re.compile(
+    r"\((\d{1,12})\.(\d{6})\) \S+ ([0-9A-F]{3}|[0-9A-F]{8})#((?:[0-9A-F]{2})*)(?: [TR])?\s*"
+)
 
 
 class ReplayOptions(msgspec.Struct, frozen=True, forbid_unknown_fields=True):

@@ -7,7 +7,7 @@
 
 Sources: Documentation/ABI/testing/sysfs-class-{thermal,hwmon,power} and Documentation/hwmon/ina3221.rst of the
 Linux kernel, for the units too: thermal and hwmon thousandths (power millionths), supplies millionths, and
-tenths of a degree.
+tenths of a degree. A power that a chip only has as an average over its interval is taken as that.
 """
 
 import enum
@@ -24,12 +24,14 @@ class Quantity(enum.Enum):
     CELSIUS = "Temperature"
     VOLTS = "Voltage"
     WATTS = "Power"
+    JOULES = "Energy"
 
 
 _CREDIBLE: Final[Mapping[Quantity, tuple[float, float]]] = {
     Quantity.CELSIUS: (-60, 200),  # zones that are switched off say -256 or -274
     Quantity.VOLTS: (0, 1_000),
     Quantity.WATTS: (0, 100_000),
+    Quantity.JOULES: (0, 2**64 / 1e6),  # counted since the start in 64 bits of microjoules
 }
 """Outside of this a sensor is broken, whatever it says."""
 
@@ -104,9 +106,17 @@ def _inputs(prefix: str, root: Path) -> Found:
     """`chip/label`, and `chip` alone for an input without a label."""
     for chip in (root / "class/hwmon").glob("hwmon*"):
         name = _text(chip / "name") or ""
-        for file in chip.glob(f"{prefix}[0-9]*_input"):
+        for file in _values(chip, prefix):
             label = _text(_beside(file, "label"))
             yield (f"{name}/{label}" if label else name), file
+
+
+def _values(chip: Path, prefix: str) -> Iterator[Path]:
+    """`power1_input`, and `power1_average` of a chip that has no other."""
+    yield from chip.glob(f"{prefix}[0-9]*_input")
+    for file in chip.glob(f"{prefix}[0-9]*_average"):
+        if not _beside(file, "input").exists():
+            yield file
 
 
 def _rails(root: Path) -> Found:
@@ -140,7 +150,7 @@ def _rail_w(file: Path) -> float | None:
 
 def _beside(file: Path, what: str) -> Path:
     """`temp1_label` beside `temp1_input`."""
-    return file.with_name(file.name.replace("_input", f"_{what}"))
+    return file.with_name(f"{file.name.partition('_')[0]}_{what}")
 
 
 def _text(file: Path) -> str | None:
@@ -164,6 +174,7 @@ _SENSORS: Final[
     ("hwmon", Quantity.CELSIUS): (partial(_inputs, "temp"), _unless_faulty),
     ("hwmon", Quantity.VOLTS): (partial(_inputs, "in"), _over(1000)),
     ("hwmon", Quantity.WATTS): (partial(_inputs, "power"), _over(1_000_000)),
+    ("hwmon", Quantity.JOULES): (partial(_inputs, "energy"), _over(1_000_000)),
     ("power_supply", Quantity.CELSIUS): (partial(_supplies, "temp"), _over(10)),
     ("power_supply", Quantity.VOLTS): (partial(_supplies, "voltage_now"), _over(1_000_000)),
     ("power_supply", Quantity.WATTS): (partial(_supplies, "power_now"), _over(1_000_000)),

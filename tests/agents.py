@@ -40,6 +40,7 @@ use = "{backend}"
 max_power_w = 60
 [backends.options]
 run_us = {run_us}
+{options}
 
 [models]
 source = "file://{folder}/models"
@@ -63,6 +64,7 @@ def write_config(
     *,
     backend: str = "null",
     run_us: int = 0,
+    options: str = "",
     signed: bool = False,
     settle_s: float = 0.2,
     policy: str = "",
@@ -79,6 +81,7 @@ def write_config(
             folder=folder,
             backend=backend,
             run_us=run_us,
+            options=options,
             signed=str(signed).lower(),
             settle_s=settle_s,
             policy=policy,

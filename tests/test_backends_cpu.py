@@ -5,11 +5,15 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
+from packaged_models import SENTENCES
+from packaged_models import stored as stored_model
 
+from backends.contract import CHECKS, Check, Subject
 from backends.cpu import Cpu, CpuOptions
 from backends.datatypes import NUMPY_NAMES
 from backends.kernel import KernelError, Model, Tensor
 from backends.onnx_program import OnnxProgram
+from backends.resident import resident_bytes
 from backends.tiny_onnx import external_constant, one_node
 
 if TYPE_CHECKING:
@@ -17,6 +21,7 @@ if TYPE_CHECKING:
 
 np = pytest.importorskip("numpy")
 ROW = Tensor("x", "FP32", (4,))
+WORDS = tuple(Tensor(name, "INT64", (16,)) for name in ("input_ids", "attention_mask", "token_type_ids"))
 
 
 def stored(folder: Path, data: bytes, *inputs: Tensor, outputs: Sequence[str] = ()) -> Model:
@@ -109,6 +114,12 @@ def test_free_dimensions_take_the_sizes_of_the_task(tmp_path: Path) -> None:
     code, text = refusal(stored(tmp_path, twice, ROW, Tensor("y0", "FP32", (5,))))
     assert code == 132
     assert "makes dimension 'l' 5, another input makes it 4" in text
+
+
+def test_dimensions_called_question_mark_are_free_each_by_itself(tmp_path: Path) -> None:
+    program = load(stored(tmp_path, softmax("n", "?", "?"), Tensor("x", "FP32", (2, 3))))
+    assert program.outputs[0].row_shape == (2, 3)
+    assert program.max_batch is None
 
 
 @pytest.mark.parametrize(("datatype", "dtype"), [("FP16", "f2"), ("INT8", "i1")])
@@ -207,3 +218,84 @@ def test_a_model_is_its_own_bytes_and_nothing_else(
         with pytest.raises(KernelError) as caught:
             backend.load(stored(folder, data), "cpu")
         assert caught.value.code == 133
+
+
+@pytest.mark.parametrize("check", CHECKS, ids=lambda check: check.__name__)
+def test_an_int8_model_keeps_the_contract(check: Check, tmp_path: Path) -> None:
+    check(Subject("cpu", stored_model(SENTENCES, "model.onnx", tmp_path, *WORDS)))
+
+
+def test_an_int8_model_gives_what_the_bare_runtime_gives(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("ORT_DISABLE_TELEMETRY", "1")
+    onnxruntime = pytest.importorskip("onnxruntime")
+    model = stored_model(SENTENCES, "model.onnx", tmp_path, *WORDS)
+    program = load(model)
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = 1
+    options.add_session_config_entry("session.x64quantprecision", "1")
+    options.add_free_dimension_override_by_name("sequence", 16)
+    bare = onnxruntime.InferenceSession(str(model.path), options, providers=["CPUExecutionProvider"])
+    words = np.random.default_rng(3).integers(1000, 20000, (4, 16))
+    given = {"input_ids": words, "attention_mask": np.ones_like(words), "token_type_ids": 0 * words}
+    assert outputs_of(program, 4, **given).tobytes() == bare.run(None, given)[0].tobytes()
+    assert program.max_batch is None
+    assert program.cost.bytes_resident is not None
+    assert program.cost.bytes_resident > model.path.stat().st_size
+
+
+def test_half_precision_is_computed(tmp_path: Path) -> None:
+    program = load(stored(tmp_path, softmax("n", 4, datatype="FP16"), Tensor("x", "FP16", (4,))))
+    assert program.outputs == (Tensor("y", "FP16", (4,)),)
+    values = np.array([[0, 1, 2, 3], [3, 3, 3, 3]], "f2")
+    powers = np.exp(values.astype("f8"))
+    assert np.allclose(outputs_of(program, 2, x=values), powers / powers.sum(-1, keepdims=True), atol=1e-3)
+
+
+def test_a_batch_that_needs_more_than_the_arena_is_out_of_memory_and_the_next_one_runs(
+    tmp_path: Path,
+) -> None:
+    data = one_node("MatMul", {"x": ("FP32", ("n", 256)), "w": ("FP32", (256, 256))}, ("FP32", ("n", 256)))
+    model = stored(tmp_path, data, Tensor("x", "FP32", (256,)), Tensor("w", "FP32", (256, 256), shared=True))
+    program = Cpu(CpuOptions(arena_bytes=4 << 20)).load(model, "cpu")
+    weights = np.eye(256, dtype="f4")
+    with pytest.raises(KernelError, match="Available memory of") as caught:
+        outputs_of(program, 10_000, x=np.ones((10_000, 256), "f4"), w=weights)
+    assert caught.value.code == 1023
+    assert np.array_equal(outputs_of(program, 2, x=np.ones((2, 256), "f4"), w=weights), np.ones((2, 256)))
+
+
+def test_each_program_has_an_arena_of_its_own(tmp_path: Path) -> None:
+    data = one_node("MatMul", {"x": ("FP32", ("n", 256)), "w": ("FP32", (256, 256))}, ("FP32", ("n", 256)))
+    model = stored(tmp_path, data, Tensor("x", "FP32", (256,)), Tensor("w", "FP32", (256, 256), shared=True))
+    backend = Cpu(CpuOptions(arena_bytes=8 << 20))
+    first, second = backend.load(model, "cpu"), backend.load(model, "cpu")
+    rows, weights = np.ones((3000, 256), "f4"), np.eye(256, dtype="f4")
+    for program in (first, second):
+        assert np.array_equal(outputs_of(program, 3000, x=rows, w=weights), rows)
+    second.close()
+    assert np.array_equal(outputs_of(first, 3000, x=rows, w=weights), rows)
+
+
+def test_intermediate_results_of_a_closed_program_go_back_to_the_car(tmp_path: Path) -> None:
+    data = one_node("MatMul", {"x": ("FP32", ("n", 256)), "w": ("FP32", (256, 256))}, ("FP32", ("n", 256)))
+    model = stored(tmp_path, data, Tensor("x", "FP32", (256,)), Tensor("w", "FP32", (256, 256), shared=True))
+    load(model).close()  # what the runtime itself takes stays
+    before_bytes = resident_bytes()
+    program = load(model)
+    outputs_of(program, 50_000, x=np.ones((50_000, 256), "f4"), w=np.eye(256, dtype="f4"))
+    assert resident_bytes() - before_bytes > 50_000 * 1024
+    program.close()
+    assert resident_bytes() - before_bytes < 50_000 * 1024 / 4
+
+
+def test_what_a_closed_program_held_goes_back_to_the_car(tmp_path: Path) -> None:
+    model = stored_model(SENTENCES, "model.onnx", tmp_path, *WORDS)
+    load(model).close()  # what the runtime itself takes stays
+    before_bytes = resident_bytes()
+    program = load(model)
+    held_bytes = resident_bytes() - before_bytes
+    assert program.cost.bytes_resident == pytest.approx(held_bytes, rel=0.1)
+    program.close()
+    assert resident_bytes() - before_bytes < held_bytes / 10

@@ -18,7 +18,7 @@ def test_built_in_backends_are_found_by_name_and_by_class() -> None:
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        ("cpx", "'cpx' is not known: take cpu, null or MODULE:CLASS"),
+        ("cpx", "'cpx' is not known: take cpu, fault, null, tflite or MODULE:CLASS"),
         ("no.such.module:Chip", "No module named 'no'"),
         ("backends.cpu:Gpu", "has no attribute 'Gpu'"),
         ("pathlib:Path", "is no backend: it has no Options, probe, load"),
@@ -33,7 +33,7 @@ def test_options_have_defaults_and_refuse_what_they_do_not_know() -> None:
     assert registry.validate_options("cpu", {}).model_dump() == {
         "threads": 1,
         "spinning": False,
-        "arena": True,
+        "arena_bytes": 1 << 30,
         "optimisation": "all",
     }
     for wrong in ({"thread": 2}, {"threads": 0}, {"optimisation": "most"}):

@@ -52,6 +52,7 @@ def test_a_parked_and_charging_car_is_read(source: CanSource, ear: Ear) -> None:
         vss.DRIVER_SEAT: False,
         vss.SOC: pytest.approx(64),
         vss.IS_CHARGING: True,
+        vss.CABLE_CONNECTED: True,
         vss.CHARGE_LINE_POWER: 7200,
         vss.PACK_VOLTAGE: pytest.approx(380),
         vss.PACK_CURRENT: pytest.approx(15),

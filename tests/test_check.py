@@ -33,12 +33,14 @@ def folder(tmp_path: Path) -> Path:
 async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: Broker) -> None:
     more = f"[mqtt]\nport = {broker.port}\n" + service_paths(folder)
     found = await examined(config_file(folder, more))
+    assert found.pop("limits").text.startswith("first to go when memory runs out, memory 4 GiB, ")
     assert {part: finding.text for part, finding in found.items() if finding.ok} == {
         "configuration": "can be used",
         "signals": "21 signals arrive",
         "policy": f"all {len(required_signals(PolicySettings()))} are offered; no source offers what these guards need, so"
         " they do not apply: cable in",
         "backends": "usable for onnx, tflite",
+        "meter": "no joules are reported, and tasks that limit them are refused",
         "models": "taken by hash when a task asks for one",
         "store": "will be created at the first start",
         "broker": "accepts veh-0001",

@@ -3,16 +3,21 @@ from hypothesis import given
 from hypothesis import strategies as st
 from wire_fleet import task
 
-from agent.job import Chunk, Job, Origin, Spending, merged, packed, unpacked
+from agent.job import Chunk, Job, Origin, Spending, merged, packed, unpacked, usage
+from agent.protocol.messages import EnergySource
 from backends.kernel import Tensor
 
 ROW_BYTES = 4
 
 
+def _spent(rows: int) -> Spending:
+    return Spending(rows, rows, 2.0 * rows, EnergySource.COUNTER, idle_j=1.0 * rows, pack_j=0.0)
+
+
 def chunk(begin: int, end: int) -> Chunk:
     """Rows whose bytes say which row they are; each costs one second and two joules."""
     rows = b"".join(row.to_bytes(ROW_BYTES, "little") for row in range(begin, end))
-    return Chunk(begin, end, (rows,), Spending(end - begin, end - begin, 2.0 * (end - begin)))
+    return Chunk(begin, end, (rows,), _spent(end - begin))
 
 
 def job(rows: int) -> Job:
@@ -48,10 +53,41 @@ def test_neighbours_are_joined() -> None:
     assert (whole.begin, whole.end) == (0, 8)
 
 
-def test_a_row_without_a_meter_stays_without() -> None:
-    blind = Chunk(0, 1, (b"abcd",), Spending(1.0, 1.0, None))
+def test_a_row_without_a_meter_leaves_its_sum_without() -> None:
+    blind = Chunk(0, 1, (b"abcd",), Spending(1.0, 1.0))
     (whole,) = merged([blind, chunk(1, 2)], ROW_BYTES, 1000)
-    assert whole.spending.energy_j is None
+    assert (whole.spending.energy_j, whole.spending.idle_j) == (None, None)
+    assert whole.spending.source is EnergySource.NONE
+
+
+def test_rows_too_few_for_the_meter_are_in_the_figure_of_those_after_them() -> None:
+    few = Chunk(0, 1, (b"abcd",), Spending(1.0, 1.0, None, EnergySource.COUNTER))
+    (whole,) = merged([few, chunk(1, 2)], ROW_BYTES, 1000)
+    assert (whole.spending.energy_j, whole.spending.idle_j) == (2.0, 1.0)
+    assert whole.spending.source is EnergySource.COUNTER
+    (alone,) = merged([few], ROW_BYTES, 1000)
+    assert (alone.spending.energy_j, alone.spending.source) == (None, EnergySource.COUNTER)
+
+
+def test_a_sum_is_worth_what_its_worst_part_is_worth() -> None:
+    counted, modelled = chunk(0, 1), Chunk(1, 2, (b"abcd",), Spending(1.0, 1.0, 3.0, EnergySource.MODEL))
+    (whole,) = merged([counted, modelled], ROW_BYTES, 1000)
+    assert (whole.spending.energy_j, whole.spending.source) == (5.0, EnergySource.MODEL)
+    assert whole.spending.idle_j is None  # a model knows none
+
+
+def test_what_the_pack_gave_did_not_come_from_the_grid() -> None:
+    told = usage(Spending(1.0, 1.0, 5.0, EnergySource.COUNTER, 1.0, 2.0), Origin("cpu", "cpu", ()))
+    assert (told.energy_j, told.grid_j, told.pack_j) == (5.0, 3.0, 2.0)
+
+
+def test_a_task_with_rows_that_nothing_measured_has_no_joules() -> None:
+    owed = job(3)
+    owed.keep(chunk(0, 1))
+    assert owed.energy_j == 2.0
+    owed.keep(Chunk(1, 2, (b"abcd",), Spending(1.0, 1.0)))
+    owed.keep(chunk(2, 3))
+    assert owed.energy_j is None
 
 
 def test_rows_are_kept_in_order_and_once() -> None:

@@ -1,16 +1,14 @@
-from dataclasses import dataclass, field
-
 import pytest
-from cars import NS, PARKED_AND_CHARGING, Car
+from cars import PARKED_AND_CHARGING
 from hypothesis import given
 from hypothesis import strategies as st
+from parking import Parking
 
 from agent.policy.condition import Cause
-from agent.policy.memory import FRESH, Memory
 from agent.policy.modes import Situation, mode_of
 from agent.policy.orders import Orders
 from agent.policy.settings import PolicySettings
-from agent.policy.verdict import NO_ORDERS, Policy, Verdict
+from agent.policy.verdict import Policy
 from agent.protocol.messages import Mode
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -18,30 +16,6 @@ from firmware_shims.reading import Quality, Value
 
 SETTINGS = PolicySettings()
 POLICY = Policy(SETTINGS, frozenset(PARKED_AND_CHARGING), compute_w=60)
-
-
-@dataclass
-class Parking:
-    """A car on the policy's bench: time goes by hand, every look is one call of the real policy."""
-
-    car: Car = field(default_factory=Car)
-    memory: Memory = FRESH
-    now_ns: int = 1000 * NS
-    orders: Orders = NO_ORDERS
-
-    def look(self, after_s: float = 0.0) -> Verdict:
-        self.now_ns += int(after_s * NS)
-        verdict, self.memory = POLICY.judge(
-            self.car.snapshot(self.now_ns), self.memory, self.now_ns, orders=self.orders
-        )
-        return verdict
-
-    def settle(self) -> Verdict:
-        self.look()
-        return self.look(after_s=SETTINGS.settle_s)
-
-    def reasons(self, after_s: float = 0.0) -> list[Reason]:
-        return [blocker.reason for blocker in self.look(after_s).blockers]
 
 
 def test_a_parked_charging_cool_car_is_ready_after_the_settle_time_and_not_a_moment_before() -> None:

@@ -1,4 +1,5 @@
 import asyncio
+from functools import partial
 from itertools import pairwise
 from pathlib import Path
 
@@ -77,7 +78,7 @@ async def test_a_hot_chip_slows_the_work_down_before_it_stops_it(tmp_path: Path,
             car.car.set(vss.CHIP_TEMPERATURE, chip_c)
             began_s = loop.time()
             fleet.send(task(name, count=12))
-            await fleet.until(lambda name=name: fleet.is_final(name), name)
+            await fleet.until(partial(fleet.is_final, name), name)
             took_s.append(loop.time() - began_s)
         await fleet.until(lambda: (state := fleet.last_state()) and state.budget_w == 15, "the budget")
     cool_s, hot_s = took_s

@@ -184,7 +184,7 @@ PLACES: list[tuple[Place, dict[str, Value]]] = [
     (Place.PROVEN, PLUG),
     (Place.CHARGE_ENDED, PLUG | {vss.IS_CHARGING: False, vss.CHARGE_LINE_POWER: 0.0}),
     (Place.UNPROVEN, PLUG | {vss.CHARGE_LINE_POWER: 50.0}),
-    (Place.UNPROVEN, PLUG | {vss.CHARGE_LINE_POWER: NO_NUMBER, vss.IS_CHARGING: False}),
+    (Place.CHARGE_ENDED, PLUG | {vss.CHARGE_LINE_POWER: NO_NUMBER, vss.IS_CHARGING: False}),
     (Place.UNPROVEN, PLUG | {vss.CHARGE_LINE_POWER: 0.0, vss.IS_CHARGING: "?"}),
     (Place.UNPLUGGED, UNPLUGGED),
     (Place.OWNER, UNPLUGGED | {vss.DRIVER_DOOR: True}),

@@ -53,6 +53,7 @@ SATURDAY = Window((5,), 0, DAY_MIN)
 UNTIL_MIDNIGHT = Window((2,), 23 * 60, 0)
 LOST_HOUR = Window((6,), 2 * 60 + 5, 2 * 60 + 25)
 """On Sundays at 2 o'clock clocks are changed: one of them has no such time, one has it twice."""
+HALF_LOST = Window((6,), 2 * 60 + 10, 4 * 60)
 HALF_PAST_ONE = Window((6,), 60 + 35, 60 + 55)
 ALWAYS = Window(tuple(range(7)), 0, DAY_MIN)
 
@@ -87,7 +88,7 @@ def counted(zone: str, *windows: Window) -> Iterator[tuple[int, bool, int]]:
 @pytest.mark.parametrize("zone", ZONES)
 @pytest.mark.parametrize(
     "windows",
-    [(NIGHTS, SATURDAY), (SUNDAY_NIGHT, LOST_HOUR), (OVER_THE_WEEK, UNTIL_MIDNIGHT)],
+    [(NIGHTS, SATURDAY), (SUNDAY_NIGHT, LOST_HOUR), (OVER_THE_WEEK, UNTIL_MIDNIGHT), (HALF_LOST,)],
     ids=lambda windows: ", ".join(window.text for window in windows),
 )
 def test_every_minute_of_a_year_is_as_a_calendar_has_it(zone: str, windows: tuple[Window, ...]) -> None:

@@ -8,9 +8,9 @@ import pytest
 from agents import TOPICS, RunningAgent, agent, write_config
 from wire_fleet import WireFleet, task, wire_fleet
 
-from agent import executor
 from agent.protocol.messages import Event, TaskState
 from agent.protocol.reasons import Reason
+from backends import process
 from fleet.broker import Broker, IotcoreBroker
 
 SLOW_US = 60_000
@@ -51,14 +51,14 @@ async def test_a_worker_that_dies_once_costs_only_time(tmp_path: Path, iotcore: 
 
 
 async def test_a_model_that_kills_its_worker_twice_is_refused(tmp_path: Path, iotcore: Broker) -> None:
-    config = write_config(tmp_path, iotcore.port, backend="unruly_backends:CrashesInNativeCode")
+    config = write_config(tmp_path, iotcore.port, backend="fault", options='does = "segfault"\nat = "load"')
     assert code_of(await ending(config, iotcore.port, TaskState.FAILED)) is Reason.MODEL_INVALID
 
 
 async def test_a_worker_that_hangs_is_ended_and_its_model_refused(
     tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(executor, "HUNG_FLOOR_S", 0.3)
+    monkeypatch.setattr(process, "HUNG_FLOOR_S", 0.3)
     config = write_config(tmp_path, iotcore.port, backend="unruly_backends:HoldsTheInterpreter")
     event = await ending(config, iotcore.port, TaskState.FAILED)
     assert code_of(event) is Reason.MODEL_INVALID
@@ -67,15 +67,15 @@ async def test_a_worker_that_hangs_is_ended_and_its_model_refused(
 
 
 async def test_a_device_without_room_gives_the_task_back(tmp_path: Path, iotcore: Broker) -> None:
-    config = write_config(tmp_path, iotcore.port, backend="unruly_backends:Refuses")
+    config = write_config(tmp_path, iotcore.port, backend="fault", options='does = "refuse"\nat = "load"')
     event = await ending(config, iotcore.port, TaskState.RELEASED)
     assert code_of(event) is Reason.OUT_OF_MEMORY
     assert event.reason is not None
-    assert "9 GiB" in event.reason.text
+    assert "the device has 8 GiB" in event.reason.text
 
 
 async def test_a_backend_without_a_usable_device_gives_the_task_back(tmp_path: Path, iotcore: Broker) -> None:
-    config = write_config(tmp_path, iotcore.port, backend="unruly_backends:HasNoUsableDevice")
+    config = write_config(tmp_path, iotcore.port, backend="fault", options='does = "unusable"')
     event = await ending(config, iotcore.port, TaskState.RELEASED)
     assert code_of(event) is Reason.BACKEND_UNUSABLE
     assert event.reason is not None

@@ -172,6 +172,20 @@ async def test_a_cancel_right_behind_its_task_is_not_too_early(tmp_path: Path, i
             await fleet.heard_event(f"night-{number}", TaskState.CANCELLED)
 
 
+async def test_a_cancel_that_overtakes_its_task_holds(tmp_path: Path, iotcore: Broker) -> None:
+    """A broker keeps the order within a topic, and these are two."""
+    async with (
+        agent(write_config(tmp_path, iotcore.port, run_us=SLOW_US)) as car,
+        wire_fleet(iotcore.port, TOPICS) as fleet,
+    ):
+        fleet.control(Cancel("veh-1", now(), "night-1", 1))
+        await car.until(lambda: car.service.intake._cancelled_early, "the cancel")
+        fleet.send(task("night-1", count=50))
+        await fleet.heard_event("night-1", TaskState.CANCELLED)
+        fleet.send(task("night-1", 2, attempt=2))
+        await fleet.until(lambda: fleet.is_final("night-1"), "the answer to the second attempt")
+
+
 async def test_cancelling_what_is_not_there_changes_nothing(tmp_path: Path, iotcore: Broker) -> None:
     async with agent(write_config(tmp_path, iotcore.port)), wire_fleet(iotcore.port, TOPICS) as fleet:
         fleet.control(Cancel("veh-1", now(), "nobody", 1))

@@ -6,11 +6,17 @@ import pytest
 from config_files import MINIMAL, config_file
 from pydantic import ValidationError
 
+from agent.policy.settings import PolicySettings
 from agent.settings import ConfigError, Settings, load
 from firmware_shims.clock import boottime_ns
 
 FIX = "give the path of a readable file"
 EXAMPLE = Path(__file__).parents[1] / "deploy/agent.toml"
+
+WITHOUT_A_DEFAULT = (
+    "username|password_file|ca_file|cert_file|key_file|watts_per_core|group"
+    "|stay_prior_file|grid_limit_w|schedule|time_zone"
+)
 
 
 def problems(path: Path, **environ: str) -> tuple[str, ...]:
@@ -43,9 +49,7 @@ def test_every_commented_default_of_the_shipped_example_is_the_real_default() ->
     commented = "".join(
         line.removeprefix("# ") + "\n" if re.match(r"# \w+ = ", line) else line + "\n"
         for line in text.splitlines()
-        if not re.match(
-            r"# (username|password_file|ca_file|cert_file|key_file|watts_per_core|group) = ", line
-        )
+        if not re.match(rf"# ({WITHOUT_A_DEFAULT}) = ", line)
     )
     assert commented.count("\n# ") < text.count("\n# ") - 30
     assert Settings.model_validate(tomllib.loads(commented)) == Settings.model_validate(tomllib.loads(text))
@@ -111,12 +115,15 @@ def test_every_problem_is_one_line_with_file_key_value_and_limit(tmp_path: Path)
 @pytest.mark.parametrize(
     ("more", "problem"),
     [
-        ("[meter]\nuse = 'model'\n", 'meter: use = "model" needs watts_per_core'),
+        ("[meter]\nuse = 'model'\n", "meter.options.watts_per_core: missing; add it"),
         (
             "[meter]\nuse = 'model'\n[meter.options]\nwatts_per_core = nan\n",
             "watts_per_core = nan: should be a finite number",
         ),
-        ("[meter.options]\nwatts_per_core = 4\n", "meter: options are for use"),
+        (
+            "[meter.options]\nwatts_per_core = 4\n",
+            "meter.options: options are for a meter: name it in meter.use",
+        ),
         ("[mqtt]\nca_file = '/dev/null'\ncert_file = '/dev/null'\n", "cert_file and key_file go together"),
         ("[mqtt]\ncert_file = '/dev/null'\nkey_file = '/dev/null'\n", "cert_file without ca_file"),
         ("[mqtt]\npassword_file = '/dev/null'\n", "password_file without username"),
@@ -207,3 +214,17 @@ def test_settings_do_not_change_after_they_were_read(tmp_path: Path) -> None:
 def test_two_sources_of_one_kind_have_names_of_their_own(tmp_path: Path) -> None:
     settings = load(config_file(tmp_path, '[[signals]]\nshim = "scenario"\n'), {})
     assert [source.name for source in settings.open_signals(boottime_ns)] == ["scenario", "scenario-2"]
+
+
+def test_the_example_names_every_guard() -> None:
+    section = EXAMPLE.read_text().split("[policy]")[1].split("[[backends]]")[0]
+    named = {line.removeprefix("# ").split(" = ")[0] for line in section.splitlines() if " = " in line}
+    assert named == set(PolicySettings.model_fields)
+
+
+def test_a_prior_of_the_fleet_that_is_none_is_refused_in_one_line(tmp_path: Path) -> None:
+    prior = tmp_path / "stay.json"
+    prior.write_text("{}")
+    (problem,) = problems(config_file(tmp_path), PARKWATT_VEHICLE__STAY_PRIOR_FILE=str(prior))
+    assert "vehicle.stay_prior_file" in problem.lower() or "VEHICLE__STAY_PRIOR_FILE" in problem
+    assert "is no prior" in problem

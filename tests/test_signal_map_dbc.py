@@ -59,6 +59,7 @@ CALLED: Mapping[str, Mapping[str, tuple[str, ...]]] = {
     vss.DRIVER_SEAT: dict.fromkeys((MODEL3DBC, VEHICLE), ("VCLEFT_frontOccupancySwitch",)),
     vss.SOC: {MODEL3DBC: ("SOCUI292",)},
     vss.IS_CHARGING: {MODEL3DBC: ("BMS_uiChargeStatus",)},
+    vss.CABLE_CONNECTED: {MODEL3DBC: ("BMS_uiChargeStatus",)},
     vss.CHARGE_LINE_POWER: {MODEL3DBC: ("ChargeLinePower264",)},
     vss.PACK_VOLTAGE: {MODEL3DBC: ("BattVoltage132",)},
     vss.PACK_CURRENT: {MODEL3DBC: ("SmoothBattCurrent132",)},
@@ -111,7 +112,8 @@ CLOSED = {"LATCH_CLOSED": False}
 AJAR = dict.fromkeys(("LATCH_OPENED", "LATCH_CLOSING", "LATCH_OPENING", "LATCH_AJAR"), True)
 POWER = {"OFF": "OFF", "CONDITIONING": "OFF", "ACCESSORY": "ACC", "DRIVE": "ON"}
 GEARS = {"P": vss.GEAR_PARK, "R": -1, "N": 0, "D": vss.GEAR_DRIVE}
-NOT_CHARGING = ("DISCONNECTED", "NO_POWER", "ABOUT_TO_CHARGE", "CHARGE_COMPLETE", "CHARGE_STOPPED")
+PLUGGED_IN = ("NO_POWER", "ABOUT_TO_CHARGE", "CHARGE_COMPLETE", "CHARGE_STOPPED")
+NOT_CHARGING = ("DISCONNECTED", *PLUGGED_IN)
 MEANS: Mapping[str, Callable[[tuple[str, ...]], Value | None]] = {
     vss.LOW_VOLTAGE_STATE: named({f"VEHICLE_POWER_STATE_{name}": value for name, value in POWER.items()}),
     vss.COMPUTE_RAIL: worst_rail,
@@ -120,6 +122,9 @@ MEANS: Mapping[str, Callable[[tuple[str, ...]], Value | None]] = {
     **dict.fromkeys(vss.DOORS, named({**CLOSED, **AJAR})),
     vss.DRIVER_SEAT: named({"SWITCH_OFF": False, "SWITCH_ON": True}),
     vss.IS_CHARGING: named({"BMS_CHARGING": True, **{f"BMS_{name}": False for name in NOT_CHARGING}}),
+    vss.CABLE_CONNECTED: named(
+        {"BMS_DISCONNECTED": False, "BMS_CHARGING": True, **{f"BMS_{name}": True for name in PLUGGED_IN}}
+    ),
 }
 """What their names mean to us; any other name (SNA, fault, time-out) and a number without one mean nothing."""
 

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 
 from agent.policy.stay import EDGES_S, GROUPS, HALF_LIFE_S, Arrival, Prior, StayModel
 from agent.policy.survival import Tally
-from agent.stay_prior import shipped
+from agent.stay_prior import load
 
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
@@ -33,7 +33,7 @@ def later(arrival: Arrival, days: float) -> Arrival:
 
 
 def test_a_new_car_believes_the_prior() -> None:
-    prior = shipped().prior
+    prior = load(None).prior
     for weekday in (0, 6):
         arrival = Arrival(0.0, weekday, 8)
         curve = StayModel(prior).forecast(arrival).curve()
@@ -195,7 +195,7 @@ def test_a_fleet_of_which_every_car_leaves_within_minutes_makes_a_prior() -> Non
 
 
 def test_the_prior_that_ships_names_its_source_and_licence() -> None:
-    file = shipped()
+    file = load(None)
     assert "ACN-Data" in file.source
     assert file.licence.startswith("CC BY 4.0")
     workday = StayModel(file.prior).forecast(MONDAY_8)

@@ -8,12 +8,12 @@ import pytest
 from agents import TOPICS, agent, write_config
 from wire_fleet import NULL_SHA256, WireFleet, now, task, wire_fleet
 
+from agent import stay_prior
 from agent.admission import Circumstances, admit
 from agent.policy.stay import Arrival, Forecast, StayModel
 from agent.protocol.messages import EnergySource, TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.settings import load
-from agent.stay_prior import shipped
 from agent.stays import HISTORY_NOTE
 from agent.store import Store
 from firmware_shims import vss
@@ -25,7 +25,7 @@ HOUR_S = 3600.0
 
 def habit(stay_s: float) -> StayModel:
     """A car that has left after `stay_s` thirty times from every hour of the week, until now."""
-    model = StayModel(shipped().prior)
+    model = StayModel(stay_prior.load(None).prior)
     for weekday in range(7):
         for hour in range(24):
             for _ in range(30):
@@ -111,7 +111,7 @@ async def test_after_a_restart_the_car_still_knows_its_habit_and_refuses_what_wo
         await store.run(lambda ledger: ledger.notes.write(HISTORY_NOTE, history))
     async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
         await car.until_ready()
-        car.service.executor.row_s[NULL_SHA256] = 20 * MINUTE_S
+        car.service.executor.runs.costs.ran(NULL_SHA256, "null", "", 20 * MINUTE_S)
         fleet.send(task("long"))
         rejected = await fleet.heard_event("long", TaskState.REJECTED)
         assert rejected.reason is not None

@@ -12,7 +12,17 @@ import threading
 from pathlib import Path
 
 import pytest
-from workers import BYTES, LONG_US, descriptors, is_alive, maps_an_arena, readable_within, started
+from workers import (
+    BYTES,
+    LONG_US,
+    SUPERVISOR,
+    descriptors,
+    is_alive,
+    maps_an_arena,
+    readable_within,
+    started,
+    wait_for_a_run_in,
+)
 
 from backends.process import WorkerDied, WorkerProcess
 from firmware_shims.clock import boottime_ns
@@ -120,30 +130,35 @@ async def test_whoever_stops_waiting_for_the_end_takes_nothing_from_the_others()
 
 
 async def test_last_words_are_heard_though_the_loop_was_busy_when_they_were_said() -> None:
-    async with started(f"{UNRULY}:HasABug") as worker:
+    async with started("fault", does="raise", at="load") as worker:
         asyncio.get_running_loop().remove_reader(worker._group._output)
         with pytest.raises(WorkerDied, match="ZeroDivisionError"):
             await worker.load(BYTES)
 
 
 @pytest.mark.parametrize(
-    ("backend", "returncode", "last_words"),
+    ("does", "at", "returncode", "last_words"),
     [
-        ("CrashesInNativeCode", -signal.SIGSEGV, "Segmentation fault"),
-        ("HasABug", 1, "ZeroDivisionError: a mistake in the backend"),
-        ("WritesIntoItsInputs", 1, "read-only"),
-        ("InventsACode", -signal.SIGKILL, "breach of protocol: code 999 is none of"),
-        ("DescribesNonsense", -signal.SIGKILL, "breach of protocol: tensor 'data': shape .* below 1"),
-        ("TalksNonsense", -signal.SIGKILL, "breach of protocol"),
-        ("ClosesItsSocket", -signal.SIGKILL, "Killed"),
+        ("segfault", "load", -signal.SIGSEGV, "Segmentation fault"),
+        ("abort", "run", -signal.SIGABRT, "Aborted"),
+        ("exit", "load", 0, "ended with exit code 0"),
+        ("raise", "load", 1, "ZeroDivisionError: a mistake in the backend"),
+        ("write_inputs", "run", 1, "read-only"),
+        ("invent_code", "load", -signal.SIGKILL, "breach of protocol: code 999 is none of"),
+        ("wrong_shape", "run", -signal.SIGKILL, "breach of protocol: tensor 'data': shape .* below 1"),
+        ("garbage", "probe", -signal.SIGKILL, "breach of protocol"),
+        ("hang_up", "probe", -signal.SIGKILL, "Killed"),
     ],
 )
-async def test_a_crash_is_told_with_its_last_words(backend: str, returncode: int, last_words: str) -> None:
+async def test_a_crash_is_told_with_its_last_words(
+    does: str, at: str, returncode: int, last_words: str
+) -> None:
     before = descriptors()
-    async with started(f"{UNRULY}:{backend}") as worker:
+    async with started("fault", does=does, at=at) as worker:
         with pytest.raises(WorkerDied, match=last_words) as caught:
             await one_run(worker)
         assert caught.value.returncode == returncode
+        assert caught.value.code == 1021
     assert descriptors() == before
     assert not maps_an_arena()
 
@@ -178,27 +193,6 @@ async def test_a_worker_that_lost_its_supervisors_end_leaves_whatever_it_does() 
         with pytest.raises(WorkerDied):
             await run
         slot.release()
-
-
-SUPERVISOR = """
-import asyncio, sys
-from backends.process import WorkerProcess
-from workers import BYTES
-
-async def main():
-    worker = WorkerProcess.start(sys.argv[1], {"run_us": 60_000_000})
-    print(worker.pid, flush=True)
-    program = await worker.load(BYTES)
-    await worker.run(worker.slot(program, 1))
-
-asyncio.run(main())
-"""
-
-
-def wait_for_a_run_in(pid: int) -> None:
-    deadline_ns = boottime_ns() + 30 * 10**9
-    while Path(f"/proc/{pid}/comm").read_text() != "running\n":
-        assert boottime_ns() < deadline_ns
 
 
 @pytest.mark.parametrize("backend", ["AnnouncesItsRuns", "HoldsTheInterpreter"])

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 import pytest
-from workers import file_type_model, started
+from workers import file_type_model, may_read, started
 
-THREADS_OF_OURS = 2  # main and cancels
+THREADS_OF_OURS = 3  # main, heartbeat and cancels
 
 
 def threads_of(pid: int) -> list[str]:
@@ -22,7 +22,7 @@ async def test_a_session_in_a_worker_leaves_no_file_and_no_uploader(
     monkeypatch.setenv("HOME", str(home))
     for name in ("XDG_CACHE_HOME", "ORT_DISABLE_TELEMETRY", "OPENBLAS_NUM_THREADS"):
         monkeypatch.delenv(name, raising=False)
-    async with started("cpu") as worker:
+    async with started("cpu", limits=may_read(model)) as worker:
         program = await worker.load(model)
         for _ in range(3):
             with worker.slot(program, 1) as slot:

@@ -1,70 +1,20 @@
 """Backends that do what backends should not; workers find this module through PYTHONPATH."""
 
 import ctypes
-import os
 import subprocess
-import sys
 import time
 from collections.abc import Mapping
-from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from pydantic import BaseModel, ConfigDict
-
-from backends.kernel import Device, KernelError, Model, Spent, Tensor
-from backends.null import Null, NullOptions, NullProgram
+from backends.kernel import Device, Model, Needs, Spent
+from backends.libc import PR_SET_NAME, prctl
+from backends.null import Null, NullProgram
 
 
-class CrashesInNativeCode(Null):
+class TakesMuchMemory(Null):
     def load(self, model: Model, device: str) -> NullProgram:
-        ctypes.string_at(0)
+        bytearray(b"\1") * 2**29
         return super().load(model, device)
-
-
-class HasABug(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        raise ZeroDivisionError(f"a mistake in the backend with {model.format} on {device}")
-
-
-class Refuses(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        raise KernelError(1023, f"{model.path} needs 9 GiB, {device} has 8 GiB")
-
-
-class InventsACode(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        raise KernelError(999, f"{model.path} on {device}")
-
-
-class DescribesNonsense(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        program = super().load(model, device)
-        program.outputs = (Tensor("data", "UINT8", (-1024,)),)
-        return program
-
-
-class RunsOutOfMemory(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        raise MemoryError(f"{model.path} on {device}")
-
-
-class HasNoUsableDevice(Null):
-    def probe(self) -> list[Device]:
-        return [Device("npu0", ("onnx",), why="the driver is not loaded")]
-
-
-class TalksNonsense(Null):
-    def probe(self) -> list[Device]:
-        os.write(int(sys.argv[2]), b"\xc1 this is not MessagePack")
-        time.sleep(60)
-        return []
-
-
-class ClosesItsSocket(Null):
-    def probe(self) -> list[Device]:
-        os.close(int(sys.argv[2]))
-        time.sleep(60)
-        return []
 
 
 class LeavesAChild(Null):
@@ -84,7 +34,7 @@ class AnnouncedProgram(NullProgram):
     """Shows in its outputs, and to others in its name, that a run is under way."""
 
     def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
-        Path("/proc/self/comm").write_text("running")
+        prctl(PR_SET_NAME, b"running")
         for array in outputs.values():
             array[...] = 1
         return super().run(inputs, outputs)
@@ -107,6 +57,26 @@ class IsDeaf(Null):
         return DeafProgram(model, self._options.run_us)
 
 
+class HungProgram(NullProgram):
+    """Goes on for a minute where it had said that it takes no time."""
+
+    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
+        self._run_s = 60.0
+        return super().run(inputs, outputs)
+
+
+class HangsInItsRuns(Null):
+    def load(self, model: Model, device: str) -> NullProgram:
+        del device
+        return HungProgram(model, self._options.run_us)
+
+
+class NeverFindsItsDevice(Null):
+    def probe(self) -> list[Device]:
+        time.sleep(60)
+        return []
+
+
 class StuckInNativeCode(AnnouncedProgram):
     """Keeps the interpreter to itself, so that no Python code of any thread can run."""
 
@@ -117,50 +87,13 @@ class StuckInNativeCode(AnnouncedProgram):
         return spent
 
 
-class HoldsTheInterpreter(Null):
+class HoldsTheInterpreterAWhile(Null):
     def load(self, model: Model, device: str) -> NullProgram:
         del device
         return StuckInNativeCode(model, self._options.run_us)
 
 
-class MeddlingProgram(NullProgram):
-    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
-        for array in inputs.values():
-            array[...] = 0
-        return super().run(inputs, outputs)
+class HoldsTheInterpreter(HoldsTheInterpreterAWhile):
+    """It says so, and may."""
 
-
-class WritesIntoItsInputs(Null):
-    def load(self, model: Model, device: str) -> NullProgram:
-        del device
-        return MeddlingProgram(model, self._options.run_us)
-
-
-class ForgetfulOptions(BaseModel):
-    model_config = ConfigDict(extra="ignore")
-
-
-class StuckProgram(NullProgram):
-    """Answers every row with the first row of the batch, and counts in the last element."""
-
-    runs = 0
-
-    def run(self, inputs: Mapping[str, Any], outputs: Mapping[str, Any]) -> Spent:
-        spent = super().run(inputs, outputs)
-        self.runs += 1
-        for array in outputs.values():
-            array[1:] = array[:1]
-            array[..., -1] = self.runs
-        return spent
-
-
-class BreaksTheContract(Null):
-    Options = ForgetfulOptions
-
-    def __init__(self, options: ForgetfulOptions) -> None:
-        del options
-        super().__init__(NullOptions())
-
-    def load(self, model: Model, device: str) -> NullProgram:
-        del device
-        return StuckProgram(model, self._options.run_us)
+    needs: ClassVar[Needs] = Needs(interpreter_held_s=300)

@@ -12,19 +12,43 @@ from typing import Any
 import pytest
 
 from backends.kernel import Model, Tensor
+from backends.limits import Limits
 from backends.process import WorkerProcess
+from firmware_shims.clock import boottime_ns
 
 BYTES = Model(Path("/no/file/is/needed"), "0" * 64, "onnx", (Tensor("data", "UINT8", (1024,)),))
 LONG_US = 60_000_000
+NO_MODELS = Limits()
+SUPERVISOR = """
+import asyncio, sys
+from backends.process import WorkerProcess
+from workers import BYTES
+
+async def main():
+    worker = WorkerProcess.start(sys.argv[1], {"run_us": 60_000_000})
+    print(worker.pid, flush=True)
+    program = await worker.load(BYTES)
+    await worker.run(worker.slot(program, 1))
+
+asyncio.run(main())
+"""
+"""A program that runs a worker of the backend in its argument for 60 s, and prints its number."""
 
 
 @contextlib.asynccontextmanager
-async def started(use: str, *, arena_bytes: int = 1 << 24, **options: Any) -> AsyncIterator[WorkerProcess]:
-    worker = WorkerProcess.start(use, options, arena_bytes=arena_bytes)
+async def started(
+    use: str, *, arena_bytes: int = 1 << 24, limits: Limits = NO_MODELS, **options: Any
+) -> AsyncIterator[WorkerProcess]:
+    worker = WorkerProcess.start(use, options, limits=limits, arena_bytes=arena_bytes)
     try:
         yield worker
     finally:
         await worker.stop()
+
+
+def may_read(model: Model) -> Limits:
+    """The limits of a worker that is given this model."""
+    return Limits(model_folders=(str(model.path.parent),))
 
 
 def file_type_model() -> Model:
@@ -69,3 +93,9 @@ def is_alive(pid: int) -> bool:
 def environment_of(pid: int) -> dict[str, str]:
     entries = Path(f"/proc/{pid}/environ").read_bytes().split(b"\0")
     return dict(os.fsdecode(entry).split("=", 1) for entry in entries if b"=" in entry)
+
+
+def wait_for_a_run_in(pid: int) -> None:
+    deadline_ns = boottime_ns() + 30 * 10**9
+    while Path(f"/proc/{pid}/comm").read_text() != "running\n":
+        assert boottime_ns() < deadline_ns

@@ -115,7 +115,7 @@ def _in_a_folder(script: Script, audience: Audience) -> int:
 def _introduce(script: Script, settings: Settings) -> None:
     kinds = Counter(sample.label for sample in script.files)
     counted = ", ".join(f"{count} {label}" for label, count in sorted(kinds.items()))
-    policy, fields, meter = settings.policy, PolicySettings.model_fields, settings.meter.options
+    policy, fields, meter = settings.policy, PolicySettings.model_fields, settings.meter.watts_per_core
     work = f"{script.tasks} tasks" if script.seconds is None else f"tasks for {script.seconds:g} s"
     usual = f"(by default {fields['settle_s'].default:g} and {fields['grid_proof_s'].default:g})"
     lines = {
@@ -123,7 +123,7 @@ def _introduce(script: Script, settings: Settings) -> None:
         "work": f"{work}; {model.NAME} {model.VERSION} says what type a file is; cpu backend, 1 thread",
         "files": f"{len(script.files)} of this machine: {counted}",
         "policy": f"settle_s = {policy.settle_s:g} and grid_proof_s = {policy.grid_proof_s:g} {usual}",
-        "energy": f"model: CPU seconds x {meter.watts_per_core if meter else 0:g} W per core; no meter here",
+        "energy": f"model: CPU seconds x {meter or 0:g} W per core; no meter here",
         "broker": f"{settings.mqtt.host}:{settings.mqtt.port}, embedded",
     }
     typer.echo("parkwatt demo: the real agent with a simulated car, a broker and a fleet beside it\n")

@@ -112,7 +112,6 @@ async def _play(script: Script, stage: Stage, dispatcher: Dispatcher, wire: Wire
         )
         stage.look()
         watching.cancel()
-    meter = stage.settings.meter.options
     return Facts(
         tally=stage.tally,
         counted=wire.counted(),
@@ -121,7 +120,7 @@ async def _play(script: Script, stage: Stage, dispatcher: Dispatcher, wire: Wire
         ticks=record.ticks,
         wall_s=wall_s,
         owed=owed,
-        watts_per_core=meter.watts_per_core if meter else 0.0,
+        watts_per_core=stage.settings.meter.watts_per_core or 0.0,
     )
 
 

@@ -1,9 +1,9 @@
 """What a condition is: a named question about the car with its own reason, windows and hysteresis."""
 
 import enum
-import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from typing import Final, TypeGuard
 
 from agent.policy.low_pass import LowPass
 from agent.policy.orders import Orders
@@ -36,6 +36,8 @@ class Judged:
 
 
 DOES_NOT_APPLY = Judged(True)
+MOST: Final = 1e12
+"""No quantity of a car is larger; infinity, and what arithmetic would overflow on, is none."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -115,30 +117,34 @@ def every(looks: Iterable[Judged]) -> Judged:
 
 def within(low: float, high: float) -> Callable[[Value], bool]:
     """A number from `low` to `high`."""
-    return lambda value: not isinstance(value, bool | str) and low <= value <= high
+    return lambda value: _is_quantity(value) and low <= value <= high
 
 
 def at_least(limit: float) -> Callable[[Value], bool]:
     """A number that is not below `limit`."""
-    return within(limit, math.inf)
+    return within(limit, MOST)
 
 
 def at_most(limit: float) -> Callable[[Value], bool]:
     """A number that is not above `limit`."""
-    return within(-math.inf, limit)
+    return within(-MOST, limit)
 
 
 def above(limit: float) -> Callable[[Value], bool]:
     """A number above `limit`."""
-    return lambda value: not isinstance(value, bool | str) and value > limit
+    return lambda value: _is_quantity(value) and value > limit
 
 
 def below(limit: float) -> Callable[[Value], bool]:
     """A number below `limit`."""
-    return lambda value: not isinstance(value, bool | str) and value < limit
+    return lambda value: _is_quantity(value) and value < limit
 
 
 def number(snapshot: Snapshot, path: str) -> float | None:
     """The good value of a signal as a number, else None."""
     value = snapshot.good(path)
-    return None if value is None or isinstance(value, bool | str) or not math.isfinite(value) else value
+    return value if _is_quantity(value) else None
+
+
+def _is_quantity(value: Value | None) -> TypeGuard[float]:
+    return isinstance(value, int | float) and not isinstance(value, bool) and abs(value) <= MOST

@@ -9,12 +9,12 @@ def grid_powered(view: View, _: bool) -> Judged:
     """AC power that carries the computer, and a pack that is not discharging."""
     needed_w = view.settings.grid_ac_factor * view.compute_w
     pack_a = view.settings.grid_pack_min_a
-    return every(
-        (
-            judged(view, vss.CHARGE_LINE_POWER, at_least(needed_w), f"charge line >= {needed_w:g} W"),
-            judged(view, vss.PACK_CURRENT, at_least(pack_a), f"pack current >= {pack_a:g} A"),
-        )
+    looks = (
+        judged(view, vss.CHARGE_LINE_POWER, at_least(needed_w), f"charge line >= {needed_w:g} W"),
+        judged(view, vss.PACK_CURRENT, at_least(pack_a), f"pack current >= {pack_a:g} A"),
     )
+    # What is false has its grace, what is unknown has none: it must not hide behind the other.
+    return next((look for look in looks if look.holds is None), every(looks))
 
 
 def cable_in(view: View, _: bool) -> Judged:

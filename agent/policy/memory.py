@@ -12,13 +12,15 @@ class Standing:
     """What is remembered of one condition.
 
     `held_ns`: holds without a break since then, and counts after `window_ns`. `failing_ns`: false since then, but
-    still within its grace. `broken_ns`: blocks since then. `lapsed`: it counted once, broke, and has not counted
-    again.
+    still within its grace. `spent_ns`: what dips that ended at `mended_ns` have used of that grace. `broken_ns`: blocks
+    since then. `lapsed`: it counted once, broke, and has not counted again.
     """
 
     held_ns: int | None = None
     window_ns: int = 0
     failing_ns: int | None = None
+    spent_ns: int = 0
+    mended_ns: int = 0
     broken_ns: int | None = None
     lapsed: bool = False
 

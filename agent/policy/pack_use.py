@@ -14,7 +14,7 @@ class PackUse:
     """Percents of charge that were taken, each with its boot-time stamp. Any 24 hours count, not calendar days.
 
     From the first work on the pack every fall of the charge counts, also between two pieces of work, until the car
-    is on proven grid power or drives: a reading in coarse steps then hides no more than one step.
+    is on proven grid power or drives: a reading in coarse steps then hides no more than one step, which is added.
     """
 
     taken: tuple[tuple[int, float], ...] = ()
@@ -41,9 +41,11 @@ class PackUse:
             return replace(self, soc_pct=soc_pct)
         return replace(self, taken=self._with(self.soc_pct - soc_pct, now_ns), soc_pct=soc_pct)
 
-    def ended(self) -> "PackUse":
-        """The car is on proven grid power, or drives: what falls now is not ours."""
-        return replace(self, counting=False, soc_pct=None) if self.counting else self
+    def ended(self, now_ns: int) -> "PackUse":
+        """The car is on proven grid power, or drives: what falls now is not ours. What the reading hid counts whole."""
+        if not self.counting:
+            return self
+        return PackUse(taken=self._with(READING_STEP_PCT, now_ns))
 
     def _with(self, pct: float, now_ns: int) -> tuple[tuple[int, float], ...]:
         kept = [entry for entry in self.taken if now_ns - entry[0] < DAY_NS]

@@ -80,7 +80,7 @@ class PolicySettings(BaseModel):
     lv_stop_s: Annotated[float, Field(ge=0, le=60)] = 10
     lv_filter_s: Annotated[float, Field(ge=0, le=600)] = 45
     """Time constant of the low-pass in front of the two thresholds above; the floor is read without it."""
-    lv_floor_v: Volts = 11.8
+    lv_floor_v: Annotated[float, Field(ge=11.8, le=60)] = 11.8
 
     require_locked: bool = True
     """Whether an unlocked car counts as one whose owner is there, where a source tells."""

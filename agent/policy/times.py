@@ -39,7 +39,7 @@ def not_departing(view: View, held: bool) -> Judged:
         charge_s = number(view.snapshot, vss.TIME_TO_COMPLETE)
         if charge_s is None:
             return unknown(vss.TIME_TO_COMPLETE, view.snapshot[vss.TIME_TO_COMPLETE].quality)
-        needed_s += charge_s * (1 if held else CHARGE_MARGIN)
+        needed_s += max(0.0, charge_s) * (1 if held else CHARGE_MARGIN)
     holds = left_s > needed_s
     again_s = left_s - needed_s if holds else left_s + MISSED_S
     return Judged(holds, round(left_s), f"more than {needed_s:.0f} s before the departure", again_s)

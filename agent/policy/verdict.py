@@ -185,32 +185,53 @@ def _look(condition: Condition, before: Standing, view: View) -> _Look:
     again_ns = None if judged.again_s is None else view.now_ns + int(judged.again_s * NS) + _A_MOMENT_NS
     if judged.holds:
         return _holding(condition, judged, before, view, again_ns)
-    grace_ns = int(condition.grace_s(view.settings) * NS)
     counted = before.held_ns is not None and view.now_ns >= before.held_ns + before.window_ns
-    if judged.holds is False and counted and grace_ns:
-        failing_ns = view.now_ns if before.failing_ns is None else before.failing_ns
-        if view.now_ns <= failing_ns + grace_ns:
-            standing = replace(before, failing_ns=failing_ns)
-            return _Look(condition, judged, standing, next_ns=failing_ns + grace_ns + 1)
+    dip = _dip(condition, judged, before, view) if judged.holds is False and counted else None
+    if dip is not None:
+        return dip
     broken_ns = view.now_ns if before.broken_ns is None else before.broken_ns
     lapsed = before.lapsed or (judged.holds is False and counted)
     standing = Standing(broken_ns=broken_ns, lapsed=lapsed)
     return _Look(condition, judged, standing, _blocker(condition, judged, broken_ns), next_ns=again_ns)
 
 
+def _dip(condition: Condition, judged: Judged, before: Standing, view: View) -> _Look | None:
+    """False, but within the grace; None when that is used up.
+
+    Dips share one grace until it has held for its window again: else work would go on for ever without grid power
+    that comes back for a moment now and then.
+    """
+    if before.failing_ns is None:
+        forgiven = view.now_ns - before.mended_ns >= before.window_ns
+        before = replace(before, failing_ns=view.now_ns, spent_ns=0 if forgiven else before.spent_ns)
+    left_ns = int(condition.grace_s(view.settings) * NS) - before.spent_ns
+    ends_ns = (before.failing_ns or 0) + left_ns
+    if left_ns <= 0 or view.now_ns > ends_ns:
+        return None
+    return _Look(condition, judged, before, next_ns=ends_ns + 1)
+
+
+def _mended(standing: Standing, now_ns: int) -> Standing:
+    """It holds; a dip, if there was one, has ended."""
+    if standing.failing_ns is None:
+        return standing
+    spent_ns = standing.spent_ns + now_ns - standing.failing_ns
+    return replace(standing, failing_ns=None, spent_ns=spent_ns, mended_ns=now_ns)
+
+
 def _holding(
     condition: Condition, judged: Judged, before: Standing, view: View, again_ns: int | None
 ) -> _Look:
-    held_ns, window_ns = before.held_ns, before.window_ns
+    standing, held_ns = _mended(before, view.now_ns), before.held_ns
     if held_ns is None:
         resuming = before.lapsed and condition.resume_s is not None
         window_s = condition.resume_s if resuming and condition.resume_s else condition.window_s
         held_ns, window_ns = view.now_ns, int(window_s(view.settings) * NS)
-    settled_ns = held_ns + window_ns
+        standing = Standing(held_ns, window_ns, lapsed=before.lapsed)
+    settled_ns = held_ns + standing.window_ns
     if settled_ns <= view.now_ns:
-        return _Look(condition, judged, Standing(held_ns, window_ns), next_ns=again_ns)
+        return _Look(condition, judged, replace(standing, lapsed=False), next_ns=again_ns)
     next_ns = settled_ns if again_ns is None else min(settled_ns, again_ns)
-    standing = Standing(held_ns, window_ns, lapsed=before.lapsed)
     return _Look(condition, judged, standing, settled_ns=settled_ns, next_ns=next_ns)
 
 
@@ -248,7 +269,7 @@ def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View) -> Memory:
     if verdict.on_pack:
         pack_use = pack_use.begun(number(view.snapshot, vss.SOC))
     elif view.grid_proven or looks[_PARKED].judged.holds is False:
-        pack_use = pack_use.ended()
+        pack_use = pack_use.ended(view.now_ns)
     return Memory(
         standings=tuple(look.standing for look in looks),
         allowed=verdict.allowed,

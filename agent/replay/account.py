@@ -84,7 +84,7 @@ def place_of(verdict: Verdict, seen: Seen) -> Place:
     if parked is not False and proven:
         return Place.PROVEN
     if parked is not False and seen.plugged_in:
-        return Place.CHARGE_ENDED if proven is False and seen.charging is False else Place.UNPROVEN
+        return Place.CHARGE_ENDED if seen.charging is False else Place.UNPROVEN
     if parked is False or _holds(verdict, Reason.OWNER_PRESENT) is False:
         return Place.OWNER
     return Place.UNPLUGGED if parked and seen.plugged_in is False else Place.UNCLEAR

@@ -1,0 +1,100 @@
+"""Gives batches to workers: within the power budget, with the time taken, and with a note of what is in whose hands."""
+
+import contextlib
+import itertools
+from collections import defaultdict
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Final
+
+from agent.batch import Batch
+from agent.costs import Costs
+from agent.energy import Energy
+from agent.guard import Guard
+from agent.job import Job, Spending
+from agent.pace import Pace
+from agent.policy.shares import shares
+from agent.station import GateShut, Loaded, Station
+from backends.process import WorkerDied, WorkerProcess
+from backends.slots import Slot
+
+LANES: Final = 4
+"""Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""
+BATCH_S: Final = 0.05
+"""A batch is as many rows as are expected to take this long: what a kill in the middle may cost."""
+
+
+@dataclass(frozen=True, slots=True, eq=False)
+class Errand:
+    """Something that a worker was given to do: a load, or the run in `slot`."""
+
+    jobs: Sequence[Job]
+    worker: WorkerProcess | None = None
+    slot: Slot | None = None
+
+
+class Runs:
+    """Everything that is under way in the workers of `stations`."""
+
+    def __init__(self, stations: Sequence[Station], guard: Guard, costs: Costs, energy: Energy) -> None:
+        self.costs = costs
+        self.energy = energy
+        self._stations = stations
+        self._guard = guard
+        self._paces = {station: Pace(partial(self._share, place)) for place, station in enumerate(stations)}
+        self._errands: dict[Station, list[Errand]] = defaultdict(list)
+
+    async def run(self, station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
+        """Run a batch; returns what it took. Raises GateShut when the gate is shut, or what `WorkerProcess.run` raises."""
+        async with self._paces[station].turn():
+            if not self._guard.verdict.allowed:
+                raise GateShut
+            with self.errand(station, Errand(batch.jobs, loaded.worker, slot)):
+                return await self._measured(station, loaded, slot, batch)
+
+    def cancel(self, job: Job) -> None:
+        """Cancel the runs that rows of this job are in."""
+        for errand in itertools.chain.from_iterable(self._errands.values()):
+            if job in errand.jobs and errand.worker is not None and errand.slot is not None:
+                errand.worker.cancel(errand.slot)
+
+    @contextlib.contextmanager
+    def errand(self, station: Station, errand: Errand) -> Iterator[None]:
+        """Keep note of what the worker has in hand, in its order. If it dies the note stays, for `suspects`."""
+        errands, died = self._errands[station], False
+        errands.append(errand)
+        try:
+            yield
+        except WorkerDied:
+            died = True
+            raise
+        finally:
+            if not died:
+                errands.remove(errand)
+
+    def suspects(self, station: Station) -> Sequence[Job]:
+        """The jobs that were first in the hands of a worker that has died; the notes are torn up."""
+        errands = self._errands.pop(station, [])
+        return errands[0].jobs if errands else ()
+
+    def batch_rows(self, station: Station, loaded: Loaded, job: Job) -> int:
+        """How many rows of this program make a batch."""
+        row_s = self.costs.row_s(job.task.model.sha256, station.name)
+        row_s = row_s or loaded.program.cost.run_s.get(1, BATCH_S)
+        wanted = max(1, int(BATCH_S / max(row_s, 1e-6)))
+        return min(wanted, loaded.program.max_batch or wanted)
+
+    async def _measured(self, station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
+        with self.energy.metered(station.name) as metered:
+            done = await loaded.worker.run(slot)
+            spending = metered.spending(done)
+        sha256 = batch.jobs[0].task.model.sha256
+        self.costs.ran(sha256, station.name, loaded.setup, spending.device_s / slot.rows)
+        return spending
+
+    def _share(self, place: int) -> float:
+        """What the power budget leaves for a backend; all of it where the gate, not the budget, decides."""
+        verdict = self._guard.verdict
+        needs_w = [station.settings.max_power_w for station in self._stations]
+        return shares(needs_w, verdict.budget_w)[place] if verdict.allowed else 1.0
