@@ -9,9 +9,8 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 
-from agent.policy.memory import FRESH
+from agent.policy.memory import FRESH, Lasting
 from agent.policy.orders import Orders
-from agent.policy.pack_use import PackUse
 from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import NS, SOURCE_SILENT_NS, Signals
@@ -30,12 +29,16 @@ BUDGET_STEP = 0.1
 
 @dataclass(frozen=True, slots=True)
 class Cue:
-    """How a preemption began. Boot-time nanoseconds; `killed_ns` None when no worker was there to be killed."""
+    """How a preemption began. Boot-time nanoseconds; `killed_ns` None when no worker was there to be killed.
+
+    `victims`: the workers that were alive until then, each by its `kill`.
+    """
 
     verdict: Verdict
     seen_ns: int
     shut_ns: int
     killed_ns: int | None
+    victims: tuple[Kill, ...] = ()
 
 
 class Guard:
@@ -105,14 +108,14 @@ class Guard:
                 self._judge(self._clock())
 
     @property
-    def pack_use(self) -> PackUse:
-        """What work has taken from the traction battery, for who keeps it over a restart."""
-        return self._memory.pack_use
+    def lasting(self) -> Lasting:
+        """What of the memory is to be kept over a restart."""
+        return self._memory.lasting
 
-    def recall(self, pack_use: PackUse) -> None:
+    def recall(self, lasting: Lasting) -> None:
         """Go on from what was kept."""
         with self._lock:
-            self._memory = replace(self._memory, pack_use=pack_use)
+            self._memory = replace(self._memory, pack_use=lasting.pack_use, starts_ns=lasting.starts_ns)
             self._judge(self._clock())
 
     def admit(self, kill: Kill) -> bool:
@@ -168,7 +171,7 @@ class Guard:
 
     def _judge(self, seen_ns: int) -> None:
         now_ns = self._judged_ns = self._clock()
-        before, taken = self._verdict, self._memory.pack_use.taken
+        before, lasting = self._verdict, self._memory.lasting
         self._snapshot = self._signals.snapshot(now_ns)
         self._verdict, self._memory = self._policy.judge(
             self._snapshot, self._memory, now_ns, orders=self._orders, unix_s=self._wall()
@@ -176,7 +179,7 @@ class Guard:
         cue = (
             self._shut(seen_ns, now_ns) if self._verdict.urgent and (self._kills or before.allowed) else None
         )
-        if cue is not None or _is_news(self._verdict, self._said) or self._memory.pack_use.taken != taken:
+        if cue is not None or _is_news(self._verdict, self._said) or self._memory.lasting != lasting:
             self._said = self._verdict
             self._on_change(self._verdict, cue)
         if self._verdict.next_ns != before.next_ns:
@@ -184,11 +187,10 @@ class Guard:
 
     def _shut(self, seen_ns: int, shut_ns: int) -> Cue:
         """End every worker. The gate is shut already: the verdict says so."""
-        signals = [kill() for kill in self._kills]
+        signals = {kill: kill() for kill in self._kills}
         self._kills.clear()
-        return Cue(
-            self._verdict, seen_ns, shut_ns, min((ns for ns in signals if ns is not None), default=None)
-        )
+        sent_ns = {kill: at_ns for kill, at_ns in signals.items() if at_ns is not None}
+        return Cue(self._verdict, seen_ns, shut_ns, min(sent_ns.values(), default=None), tuple(sent_ns))
 
 
 def _is_news(verdict: Verdict, said: Verdict) -> bool:

@@ -4,10 +4,12 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-from agent.guard import Cue
+from agent.guard import Cue, Kill
 from agent.protocol.reasons import Reason
 
 KEPT = 1000
+WORKERS = 32
+"""How many ends of workers are remembered for a cue that is told later; there are a few backends."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,37 +35,40 @@ class Preemption:
 
 @dataclass(slots=True)
 class Preemptions:
-    """Matches cues with the end of the workers that they killed, in whatever order the two are told."""
+    """Matches cues with the ends of the workers that they killed, in whatever order the two are told."""
 
     on_done: Callable[[Preemption], None]
     done: deque[Preemption] = field(default_factory=lambda: deque(maxlen=KEPT))
     count: int = 0
-    _open: Cue | None = None
-    _reaped_ns: int = 0
+    _open: list[Cue] = field(default_factory=list)
+    _reaped: deque[tuple[Kill, int]] = field(default_factory=lambda: deque(maxlen=WORKERS))
 
     @property
     def under_way(self) -> bool:
         """A worker was killed and is not gone yet."""
-        return self._open is not None
+        return bool(self._open)
 
     def begin(self, cue: Cue) -> None:
-        """Take a cue; the earliest of a preemption counts."""
-        if cue.killed_ns is not None and self._open is None:
-            self._open = cue
+        """Take a cue. One that found no worker to kill is none of these: the earliest has killed it."""
+        if cue.victims:
+            self._open.append(cue)
             self._match()
 
-    def reaped(self, at_ns: int) -> None:
-        """The last worker is gone, with its memory."""
-        self._reaped_ns = at_ns
+    def reaped(self, kill: Kill, at_ns: int) -> None:
+        """The worker with this `kill` is gone, with its memory."""
+        self._reaped.append((kill, at_ns))
         self._match()
 
     def _match(self) -> None:
-        cue = self._open
-        if cue is None or cue.killed_ns is None or self._reaped_ns < cue.killed_ns:
-            return
-        self._open = None
+        gone = dict(self._reaped)
+        for cue in [cue for cue in self._open if all(victim in gone for victim in cue.victims)]:
+            self._open.remove(cue)
+            self._end(cue, max(gone[victim] for victim in cue.victims))
+
+    def _end(self, cue: Cue, reaped_ns: int) -> None:
         reason = cue.verdict.blockers[0].reason
-        ended = Preemption(reason, cue.seen_ns, cue.shut_ns, cue.killed_ns, self._reaped_ns)
+        killed_ns = cue.shut_ns if cue.killed_ns is None else cue.killed_ns
+        ended = Preemption(reason, cue.seen_ns, cue.shut_ns, killed_ns, reaped_ns)
         self.done.append(ended)
         self.count += 1
         self.on_done(ended)

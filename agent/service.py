@@ -10,14 +10,14 @@ from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agent import leases, pack_note, stay_prior, wall_clock
+from agent import leases, policy_note, stay_prior, wall_clock
 from agent.broker import link_options
 from agent.commands import Commands
 from agent.control_server import ControlServer
 from agent.costs import Costs
 from agent.energy import Energy
 from agent.executor import Executor
-from agent.guard import Cue, Guard
+from agent.guard import Cue, Guard, Kill
 from agent.housekeeping import keep_house
 from agent.intake import Intake
 from agent.job import Ending, Job
@@ -27,7 +27,7 @@ from agent.link import Inbound, Link, Will
 from agent.models import ModelCache
 from agent.notify import notify
 from agent.outbox import Outbox
-from agent.policy.pack_use import PackUse
+from agent.policy.memory import Lasting
 from agent.policy.verdict import Policy, Verdict
 from agent.portrait import Portrait
 from agent.preemption import Preemption, Preemptions
@@ -73,7 +73,7 @@ class Service:
         self._loop = asyncio.get_running_loop()
         self._restored: list[Job] = []
         self._repeating: asyncio.Task[None] | None = None
-        self._pack_use = PackUse()
+        self._kept = Lasting()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
         topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
@@ -234,13 +234,12 @@ class Service:
         self.executor.on_verdict(verdict)
         self.energy.look()
         self.stays.look()
-        self._keep_pack_use()
+        self._keep_policy()
         self.reports.state_changed()
 
-    def _on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
+    def _on_reaped(self, station: Station, kill: Kill, reaped: Reaped, by_itself: bool) -> None:
         self.executor.on_reaped(station, reaped, by_itself)
-        if not any(other.pid for other in self.stations):
-            self.preemptions.reaped(reaped.at_ns)
+        self.preemptions.reaped(kill, reaped.at_ns)
         self.reports.state_changed()
 
     def _preempted(self, preemption: Preemption) -> None:
@@ -274,24 +273,26 @@ class Service:
         self._restored = await self.store.run(lambda ledger: open_jobs(ledger, now, now_ns))
         for job in self._restored:
             self.executor.add(job)
-        await self._recall_pack_use()
         await self.executor.killers.restore()
         await self.executor.runs.costs.restore()
         await self.intake.restore()
+        await (
+            self._recall_policy()
+        )  # behind the intake: the time floor says whether the wall clock can be right
         await self.commands.restore()
         await self.stays.restore()
 
-    async def _recall_pack_use(self) -> None:
-        body = await self.store.run(lambda ledger: ledger.notes.read(pack_note.NOTE))
+    async def _recall_policy(self) -> None:
+        body = await self.store.run(lambda ledger: ledger.notes.read(policy_note.NOTE))
         if body is not None:
-            self._pack_use = pack_note.read(body, self._clock(), time.time())
-            self.guard.recall(self._pack_use)
+            self._kept = policy_note.read(body, self._clock(), self._wall_s())
+            self.guard.recall(self._kept)
 
-    def _keep_pack_use(self) -> None:
-        if self.guard.pack_use != self._pack_use:
-            self._pack_use = self.guard.pack_use
-            body = pack_note.written(self._pack_use, self._clock(), time.time())
-            writing = self.store.run(lambda ledger: ledger.notes.write(pack_note.NOTE, body))
+    def _keep_policy(self) -> None:
+        if self.guard.lasting != self._kept:
+            self._kept = self.guard.lasting
+            body = policy_note.written(self._kept, self._clock(), self._wall_s())
+            writing = self.store.run(lambda ledger: ledger.notes.write(policy_note.NOTE, body))
             writing.add_done_callback(self._written)
 
     def _written(self, done: asyncio.Future[None]) -> None:

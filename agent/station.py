@@ -9,7 +9,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
-from agent.guard import Guard
+from agent.guard import Guard, Kill
 from agent.job import Job
 from agent.protocol.messages import BackendState, ModelFormat
 from agent.protocol.reasons import Reason
@@ -47,7 +47,7 @@ class Station:
 
     settings: BackendSettings
     guard: Guard
-    on_reaped: Callable[["Station", Reaped, bool], None]
+    on_reaped: Callable[["Station", Kill, Reaped, bool], None]
     """Called when a worker and all its processes are gone; the flag says that nobody had asked for it."""
     models_dir: Path
     """Where models lie that a worker may read."""
@@ -214,7 +214,7 @@ class Station:
             self.deaths += 1
             self._not_before_s = asyncio.get_running_loop().time() + pause_s
             log.warning("worker of %s died by itself: %s; next start in %g s", self.name, reaped, pause_s)
-        self.on_reaped(self, reaped, by_itself)
+        self.on_reaped(self, worker.kill, reaped, by_itself)
         return by_itself
 
 

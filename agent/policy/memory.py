@@ -26,6 +26,14 @@ class Standing:
 
 
 @dataclass(frozen=True, slots=True)
+class Lasting:
+    """What outlives the process: what work took from the traction battery, and the starts of the last hour."""
+
+    pack_use: PackUse = field(default_factory=PackUse)
+    starts_ns: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
 class Memory:
     """Standings in the order of `CONDITIONS`; the supply's filter, the pack's use and the starts of the last hour."""
 
@@ -35,6 +43,11 @@ class Memory:
     supply_v: LowPass | None = None
     pack_use: PackUse = field(default_factory=PackUse)
     starts_ns: tuple[int, ...] = ()
+
+    @property
+    def lasting(self) -> Lasting:
+        """The part that is kept over a restart."""
+        return Lasting(self.pack_use, self.starts_ns)
 
 
 FRESH = Memory()
