@@ -5,6 +5,8 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Final, TypeGuard
 
+import msgspec
+
 from agent.policy.low_pass import LowPass
 from agent.policy.orders import Orders
 from agent.policy.pack_use import PackUse
@@ -21,8 +23,7 @@ class Cause(enum.Enum):
     ECONOMIC = "economic"
 
 
-@dataclass(frozen=True, slots=True)
-class Judged:
+class Judged(msgspec.Struct, frozen=True):
     """One look at a condition: `holds` None means unknown. Value and limit are for people.
 
     `again_s`: after so many seconds time alone may turn this look. A condition that does not apply to this car holds
@@ -40,8 +41,7 @@ MOST: Final = 1e12
 """No quantity of a car is larger; infinity, and what arithmetic would overflow on, is none."""
 
 
-@dataclass(frozen=True, slots=True)
-class View:
+class View(msgspec.Struct, frozen=True):
     """What a condition may look at. Built anew for every look.
 
     `compute_w`: what all backends together may draw, `least_w` the smallest of them. `unix_s`: the wall clock, None

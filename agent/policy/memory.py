@@ -2,13 +2,14 @@
 
 from dataclasses import dataclass, field
 
+import msgspec
+
 from agent.policy.conditions import CONDITIONS
 from agent.policy.low_pass import LowPass
 from agent.policy.pack_use import PackUse
 
 
-@dataclass(frozen=True, slots=True)
-class Standing:
+class Standing(msgspec.Struct, frozen=True):
     """What is remembered of one condition.
 
     `held_ns`: holds without a break since then, and counts after `window_ns`. `failing_ns`: false since then, but

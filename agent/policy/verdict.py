@@ -5,8 +5,11 @@ break for its own window, and the windows run side by side.
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import Final
+
+import msgspec
+from msgspec.structs import replace
 
 from agent.policy.condition import Cause, Condition, Judged, View, number
 from agent.policy.conditions import CONDITIONS, PARKED, PROOF, required_signals
@@ -163,8 +166,7 @@ class Policy:
         return min(times_ns, default=None)
 
 
-@dataclass(frozen=True, slots=True)
-class _Look:
+class _Look(msgspec.Struct, frozen=True):
     """One condition judged once. `settled_ns`: when its window ends; `next_ns`: when time alone may change it."""
 
     condition: Condition
@@ -230,7 +232,8 @@ def _holding(
         standing = Standing(held_ns, window_ns, lapsed=before.lapsed)
     settled_ns = held_ns + standing.window_ns
     if settled_ns <= view.now_ns:
-        return _Look(condition, judged, replace(standing, lapsed=False), next_ns=again_ns)
+        standing = replace(standing, lapsed=False) if standing.lapsed else standing
+        return _Look(condition, judged, standing, next_ns=again_ns)
     next_ns = settled_ns if again_ns is None else min(settled_ns, again_ns)
     return _Look(condition, judged, standing, settled_ns=settled_ns, next_ns=next_ns)
 
