@@ -225,8 +225,9 @@ class Executor:
     async def _work(self, station: Station, crew: list[Job]) -> None:
         """Run jobs of one program until none of them has rows left; others of it may join."""
         try:
-            loaded = station.loaded(crew[0]) or await self._load(station, crew[0])
-            await self._rows(station, loaded, crew)
+            with station.holding(crew[0]):
+                loaded = station.loaded(crew[0]) or await self._load(station, crew[0])
+                await self._rows(station, loaded, crew)
         except (GateShut, Cancelled):
             self._put_back(crew)
         except Misplaced:

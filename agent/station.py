@@ -5,7 +5,8 @@ import contextlib
 import json
 import logging
 import signal
-from collections.abc import Callable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
@@ -57,6 +58,8 @@ class Station:
     _worker: WorkerProcess | None = None
     _asked: bool = False
     _loads: dict[ProgramKey, asyncio.Task[Loaded]] = field(default_factory=dict)
+    """The least recently used first."""
+    _held: Counter[ProgramKey] = field(default_factory=Counter)
     _probing: asyncio.Task[Sequence[Device]] | None = None
     _reaping: asyncio.Task[bool] | None = None
     _not_before_s: float = 0.0
@@ -151,6 +154,18 @@ class Station:
             load.add_done_callback(lambda done: None if _succeeded(done) else self._forget(key, done))
         return await asyncio.shield(load)
 
+    @contextlib.contextmanager
+    def holding(self, job: Job) -> Iterator[None]:
+        """Keep the program of a job, loaded or to be loaded: it makes room for no other."""
+        key = _key(job)
+        self._held[key] += 1
+        try:
+            yield
+        finally:
+            self._held[key] -= 1
+            if key in self._loads:
+                self._loads[key] = self._loads.pop(key)
+
     def kill(self) -> None:
         """End the worker at once because we want it so."""
         if self._worker is not None:
@@ -189,8 +204,20 @@ class Station:
 
     async def _load(self, worker: WorkerProcess, model: Model) -> Loaded:
         program = await worker.load(model, self._usable()[0].name)
+        await self._make_room(worker, program)
         options = json.dumps(self.settings.options, sort_keys=True, default=str)
         return Loaded(worker, program, f"{program.version} {program.device} {options}")
+
+    async def _make_room(self, worker: WorkerProcess, fresh: LoadedProgram) -> None:
+        """Unload what was used least recently until the programs fit into half of what the worker may take."""
+        limit_bytes = self.settings.max_memory_bytes // 2
+        loaded = {key: load.result().program for key, load in self._loads.items() if _succeeded(load)}
+        size = sum(program.cost.bytes_resident or 0 for program in (fresh, *loaded.values()))
+        for key, program in loaded.items():
+            if size > limit_bytes and not self._held[key]:
+                del self._loads[key]
+                size -= program.cost.bytes_resident or 0
+                await worker.unload(program)
 
     def _forget(self, key: ProgramKey, load: asyncio.Task[Loaded]) -> None:
         if self._loads.get(key) is load:
