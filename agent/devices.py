@@ -55,5 +55,9 @@ def described(found: Sequence[Probed]) -> Iterator[str]:
         for device in backend.devices:
             state = f"not usable: {device.why}" if device.why else f"usable for {', '.join(device.formats)}"
             yield f"{backend.use} on {device.name}: {state}"
+    limited: dict[tuple[Limit, ...], list[str]] = {}
+    for backend in found:
         if backend.limits:
-            yield f"{backend.use}: its worker is limited: {described_limits(backend.limits)}"
+            limited.setdefault(backend.limits, []).append(backend.use)
+    for limits, uses in limited.items():
+        yield f"limits of the workers of {', '.join(uses)}: {described_limits(limits)}"
