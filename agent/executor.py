@@ -248,7 +248,7 @@ class Executor:
 
     async def _rows(self, station: Station, loaded: Loaded, crew: list[Job]) -> None:
         self._begin(crew[0], station, loaded)
-        while crew and not self._overtaken(station, crew[0]):
+        while self._goes_on(station, crew):
             batch = Batch(loaded.program, self._parts(station, loaded, crew))
             with loaded.worker.slot(loaded.program, batch.rows) as slot:
                 batch.fill(slot)
@@ -257,7 +257,6 @@ class Executor:
             for job, chunk in chunks:
                 self._keep(job, chunk)
             self.killers.worked(chunks[0][0].task.model.sha256)
-            self._dismiss([job for job in crew if job.ended is not None], crew)
         station.worked()
         for job in crew:
             self._enqueue(job)
@@ -306,10 +305,12 @@ class Executor:
             crew.remove(job)
             self._running.discard(job)
 
-    def _overtaken(self, station: Station, job: Job) -> bool:
-        """Whether one of larger priority waits: it goes first at the next row boundary."""
+    def _goes_on(self, station: Station, crew: list[Job]) -> bool:
+        """Whether somebody of the crew has rows left, and no job of larger priority waits to go first."""
+        self._dismiss([job for job in crew if job.ended is not None], crew)
         queue = self._queues[station]
-        return bool(queue) and queue[0].ended is None and queue[0].task.priority > job.task.priority
+        overtaken = bool(crew and queue) and queue[0].task.priority > crew[0].task.priority
+        return bool(crew) and not (overtaken and queue[0].ended is None)
 
     def _keep(self, job: Job, chunk: Chunk) -> None:
         if job.ended is not None:

@@ -16,13 +16,15 @@ from agent.job import Job, Spending
 from agent.pace import Pace
 from agent.policy.shares import shares
 from agent.station import GateShut, Loaded, Station
-from backends.process import WorkerDied, WorkerProcess
-from backends.slots import Slot
+from backends.process import ARENA_BYTES, WorkerDied, WorkerProcess
+from backends.slots import Slot, layout
 
 LANES: Final = 4
 """Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""
 BATCH_S: Final = 0.05
 """A batch is as many rows as are expected to take this long: what a kill in the middle may cost."""
+SLOT_BYTES: Final = ARENA_BYTES // (2 * LANES)
+"""And no more than find room in the arena beside those of the other lanes."""
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -83,7 +85,8 @@ class Runs:
         row_s = self.costs.row_s(job.task.model.sha256, station.name)
         row_s = row_s or loaded.program.cost.run_s.get(1, BATCH_S)
         wanted = max(1, int(BATCH_S / max(row_s, 1e-6)))
-        return min(wanted, loaded.program.max_batch or wanted)
+        fitting = max(1, SLOT_BYTES // layout((*loaded.program.inputs, *loaded.program.outputs), rows=1)[1])
+        return min(wanted, fitting, loaded.program.max_batch or wanted)
 
     async def _measured(self, station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
         with self.energy.metered(station.name) as metered:

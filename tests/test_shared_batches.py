@@ -7,8 +7,13 @@ from agents import TOPICS, RunningAgent, agent, write_config
 from picky_backend import DEADLY, REFUSED
 from wire_fleet import WireFleet, task, wire_fleet
 
+from agent import runs
+from agent.batch import Batch
+from agent.job import Spending
 from agent.protocol.messages import Task, TaskState
 from agent.protocol.reasons import Reason
+from agent.station import Loaded, Station
+from backends.slots import Slot
 from fleet.broker import Broker
 
 RUN_US = 10_000
@@ -96,6 +101,27 @@ async def test_a_model_that_ended_its_worker_twice_is_refused_also_after_a_resta
         event = await fleet.heard_event("again", TaskState.REJECTED)
         assert event.reason is not None
         assert event.reason.code is Reason.MODEL_INVALID
+
+
+async def test_a_batch_is_no_larger_than_its_room_in_the_arena(
+    tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Rows that take no time would all go into one run."""
+    monkeypatch.setattr(
+        runs, "SLOT_BYTES", 10 * 128
+    )  # a row takes 64 bytes each for its input and its output
+    async with agent(write_config(tmp_path, iotcore.port)) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
+        sizes = []
+        run = car.service.executor.runs.run
+
+        async def noted(station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
+            sizes.append(batch.rows)
+            return await run(station, loaded, slot, batch)
+
+        monkeypatch.setattr(car.service.executor.runs, "run", noted)
+        fleet.send(task("night-1", count=64))
+        await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
+    assert max(sizes) == 10
 
 
 async def test_a_backend_whose_worker_cannot_start_gives_the_task_back(
