@@ -81,7 +81,8 @@ def check(config: Config, as_json: Json = False) -> None:
 
     import msgspec
 
-    from agent.check import CONFIGURATION, Finding, described, examine
+    from agent.check.examine import CONFIGURATION, examine
+    from agent.check.finding import Finding, described
 
     def tell(finding: Finding) -> None:
         if not as_json:

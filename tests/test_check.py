@@ -5,8 +5,10 @@ import pytest
 from config_files import MINIMAL, config_file, service_paths
 from running import service, stopped
 
-from agent import check
-from agent.check import Finding, examine
+from agent.check import examine as check
+from agent.check.examine import examine
+from agent.check.finding import Finding
+from agent.check.sources import signal_source
 from agent.policy.conditions import required_signals
 from agent.policy.settings import PolicySettings
 from agent.protocol.keys import write_key_pair
@@ -84,7 +86,7 @@ async def test_a_can_bus_without_its_interface_says_why(folder: Path) -> None:
     base = can.replace("[[backends]]", f'{options}channel = "can0"\n[[backends]]')
     settings = load(config_file(folder, base=base), {})
     (source,) = settings.open_signals(boottime_ns)
-    finding = await check.signal_source(source)
+    finding = await signal_source(source)
     assert not finding.ok
     assert "Connection refused" in finding.text
 

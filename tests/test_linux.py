@@ -6,7 +6,7 @@ import pytest
 from cars import HandClock
 from listening import Ear, listening
 
-from agent.check import signal_source
+from agent.check.sources import signal_source
 from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from firmware_shims.linux import LinuxSensors, open_sensors

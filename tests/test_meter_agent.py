@@ -9,7 +9,8 @@ from config_files import MINIMAL, config_file
 from meters import RunningCounter, Sysfs
 from wire_fleet import task, wire_fleet
 
-from agent.check import Finding, meter
+from agent.check.finding import Finding
+from agent.check.meter import meter
 from agent.energy import Energy
 from agent.guard import Guard
 from agent.meter_settings import MeterSettings

@@ -16,7 +16,7 @@ from config_files import config_file, service_paths
 from running import PARKWATT, WITHIN_S, service
 from wire_fleet import task, wire_fleet
 
-from agent import check
+from agent.check.sources import pushed_source
 from agent.control import ask
 from agent.protocol.keys import write_key_pair
 from agent.protocol.messages import Blocker, Mode
@@ -197,14 +197,14 @@ def test_watching_on_the_command_line_shows_each_change_and_ends_with_the_agent(
 def test_check_takes_the_running_agents_word_for_what_is_pushed(tmp_path: Path) -> None:
     settings = load(config_file(tmp_path, service_paths(tmp_path)), {})
     source = PushedSignals("socket", PushedOptions((vss.SPEED, vss.GEAR)), boottime_ns)
-    unseen = check.pushed_source(source, settings, None)
+    unseen = pushed_source(source, settings, None)
     assert unseen.ok
     assert "2 signals, to be pushed over" in unseen.text
     running = status(OrdersStatus())
-    assert check.pushed_source(source, settings, running).ok
+    assert pushed_source(source, settings, running).ok
     running.blockers = [Blocker(Reason.UNKNOWN_SIGNAL, "unknown_signal", vss.SPEED, "a good reading", NOW)]
-    silent = check.pushed_source(source, settings, running)
+    silent = pushed_source(source, settings, running)
     assert not silent.ok
     assert silent.text == f"the agent that runs now has no good value of {vss.SPEED}"
     running.blockers[0].value = vss.SOC  # somebody else's
-    assert check.pushed_source(source, settings, running).ok
+    assert pushed_source(source, settings, running).ok

@@ -1,0 +1,98 @@
+"""Whether the car's signals arrive, and whether they are all that the guards need."""
+
+import asyncio
+import threading
+from collections.abc import Sequence
+from typing import Final
+
+from agent.check.finding import Finding, broken, works
+from agent.check.overheard import warnings_of
+from agent.policy.conditions import required_signals, unwatched
+from agent.policy.settings import PolicySettings
+from agent.protocol.reasons import Reason
+from agent.settings import Settings
+from agent.status import Status
+from firmware_shims.pushed import PushedSignals
+from firmware_shims.reading import Quality, Reading, Source
+
+ARRIVAL_S: Final = 4.0
+"""Every message of a car that is awake has come by then; a KUKSA provider that repeats each second takes two."""
+
+
+async def signal_source(source: Source) -> Finding:
+    """Listen for a moment: whether the interface opens and anything of the map arrives."""
+    listener = _Listener(asyncio.get_running_loop())
+    stop = threading.Event()
+    with warnings_of("firmware_shims") as warned:
+        listening = asyncio.create_task(asyncio.to_thread(source.run, listener, stop))
+        arrived = asyncio.create_task(listener.arrived.wait())
+        await asyncio.wait({listening, arrived}, timeout=ARRIVAL_S, return_when=asyncio.FIRST_COMPLETED)
+        stop.set()
+        arrived.cancel()
+        try:
+            await listening
+        except (OSError, ValueError) as error:
+            warned.append(str(error))
+    if listener.arrived.is_set():
+        return works("signals", source.name, f"{len(listener.good)} signals arrive")
+    if warned:
+        return broken("signals", source.name, warned[-1], "correct map or options, or bring the interface up")
+    if listener.connected:
+        return broken(
+            "signals",
+            source.name,
+            f"the interface is up, and none of the {len(source.stale_after_s)} known signals came in"
+            f" {ARRIVAL_S:g} s",
+            "wake the car, or name the map of this car",
+        )
+    return broken(
+        "signals", source.name, f"nothing came in {ARRIVAL_S:g} s", "check the interface named in options"
+    )
+
+
+def pushed_source(source: PushedSignals, settings: Settings, running: Status | None) -> Finding:
+    """What is pushed goes to the agent that runs: take its word."""
+    unknown = [
+        blocker.value
+        for blocker in (running.blockers if running else ())
+        if blocker.code is Reason.UNKNOWN_SIGNAL and blocker.value in source.stale_after_s
+    ]
+    if unknown:
+        text = f"the agent that runs now has no good value of {unknown[0]}"
+        return broken(
+            "signals", source.name, text, "push it again and again, at least twice in stale_after_s"
+        )
+    where = f"over {settings.control.socket} while the agent runs"
+    return works("signals", source.name, f"{len(source.stale_after_s)} signals, to be pushed {where}")
+
+
+def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:
+    """Whether the sources together offer every signal without which no work is ever allowed."""
+    offered = frozenset(path for source in sources for path in source.stale_after_s)
+    required = required_signals(policy)
+    if missing := sorted(required - offered):
+        text = f"no source offers {', '.join(missing)}: work is never allowed"
+        return broken("policy", "required signals", text, "add a source that does, or a map with these paths")
+    text = f"all {len(required)} are offered"
+    if blind := [condition.name for condition in unwatched(offered)]:
+        text += f"; no source offers what these guards need, so they do not apply: {', '.join(blind)}"
+    return works("policy", "required signals", text)
+
+
+class _Listener:
+    """A sink that only notes that something came. Called from the source's thread."""
+
+    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
+        self.arrived = asyncio.Event()
+        self.connected = False
+        self.good: set[str] = set()
+        self._loop = loop
+
+    def update(self, readings: Sequence[Reading]) -> None:
+        self.good.update(reading.path for reading in readings if reading.quality is Quality.GOOD)
+        if self.good:
+            self._loop.call_soon_threadsafe(self.arrived.set)
+
+    def heard(self, source: str, now_ns: int) -> None:
+        del source, now_ns
+        self.connected = True
