@@ -1,6 +1,5 @@
 """ONNX models on the processor, by onnxruntime."""
 
-import os
 import tempfile
 from collections.abc import Sequence
 from typing import Any, ClassVar, Final, Literal
@@ -8,21 +7,18 @@ from typing import Any, ClassVar, Final, Literal
 from pydantic import BaseModel, ConfigDict, Field
 
 from backends import onnx_arena
-from backends.declared import Declared, fit_inputs, rows_are_free, wanted_outputs
-from backends.kernel import (
-    BACKEND_UNUSABLE,
-    INFERENCE_FAILED,
-    MODEL_INVALID,
-    MODEL_NOT_FOUND,
-    MODEL_UNSUPPORTED,
-    Device,
-    KernelError,
-    Model,
+from backends.kernel import BACKEND_UNUSABLE, Device, KernelError, Model
+from backends.onnx_program import OnnxProgram
+from backends.onnx_runs import FATAL
+from backends.onnx_session import (
+    OWN_BYTES_ONLY,
+    fitted,
+    model_bytes,
+    opened,
+    runtime_imported,
+    the_model_is_to_blame,
 )
-from backends.onnx_program import FATAL, OnnxProgram, failures_of
-from backends.onnx_signature import declared_by, free_dimensions
 from backends.resident import resident_bytes
-from backends.telemetry import NO_TELEMETRY
 
 DEVICE: Final = "cpu"
 PROVIDER: Final = "CPUExecutionProvider"
@@ -68,64 +64,35 @@ class Cpu:
     def load(self, model: Model, device: str) -> OnnxProgram:  # noqa: D102
         if device != DEVICE:
             raise KernelError(BACKEND_UNUSABLE, f"cpu has no device {device!r}, only {DEVICE!r}")
-        if model.format != "onnx":
-            raise KernelError(MODEL_UNSUPPORTED, f"cpu runs models of format onnx, not {model.format}")
+        data = model_bytes(model, self.name)
         runtime = self._import()
         before_bytes = resident_bytes()
-        try:
-            data = model.path.read_bytes()
-        except OSError as error:
-            raise KernelError(MODEL_NOT_FOUND, f"the model's file cannot be read: {error}") from error
         with tempfile.TemporaryDirectory(prefix="parkwatt-cpu-") as scratch:
             return self._program(runtime, data, model, scratch, before_bytes)
 
     def _import(self) -> Any:
-        os.environ.update(NO_TELEMETRY)  # whoever uses this class outside of a worker is spared, too
-        import onnxruntime  # noqa: PLC0415 - the supervisor imports this module and must stay small
-
-        self.version = onnxruntime.__version__
-        return onnxruntime
+        runtime = runtime_imported()
+        self.version = runtime.__version__
+        return runtime
 
     def _program(
         self, runtime: Any, data: bytes, model: Model, scratch: str, before_bytes: int
     ) -> OnnxProgram:
-        declared, outputs = self._signature(runtime, data)
-        inputs = fit_inputs(declared, model)
-        wanted = wanted_outputs(outputs, model)
+        # not optimised, a session tells in a tenth of the time what is free: the next one has the task's sizes
+        fit = fitted(self._session(runtime, data, self._session_options(runtime, "disabled")), model)
         options = self._session_options(runtime, self._options.optimisation)
-        for symbol, size in free_dimensions(declared, inputs).items():
-            options.add_free_dimension_override_by_name(symbol, size)
+        fit.bind(options)
         options.enable_profiling = True
         options.profile_file_prefix = f"{scratch}/profile"
         session = self._session(runtime, data, options)
-        program = OnnxProgram(runtime, session, inputs, wanted)
-        try:
-            program.warm_up(rows_are_free(declared, inputs), before_bytes, len(data))
-        except KernelError as error:
-            if error.code != INFERENCE_FAILED:
-                raise
-            raise KernelError(
-                MODEL_UNSUPPORTED, f"the model does not run with these shapes: {error.text}"
-            ) from error
+        program = OnnxProgram(runtime, session, fit.inputs, fit.wanted)
+        with the_model_is_to_blame():
+            program.warm_up(fit.rows_are_free, before_bytes, len(data))
         return program
-
-    def _signature(self, runtime: Any, data: bytes) -> tuple[tuple[Declared, ...], list[str]]:
-        """The inputs and the outputs' names, by a session that is not optimised: a tenth of the time of one that is.
-
-        Free shapes are bound to the task's when a session is made, and nothing else tells what is free.
-        """
-        session = self._session(runtime, data, self._session_options(runtime, "disabled"))
-        return declared_by(session.get_inputs()), [output.name for output in session.get_outputs()]
 
     def _session(self, runtime: Any, data: bytes, options: Any) -> Any:
         onnx_arena.register(runtime, self._options.arena_bytes)
-        try:
-            session = runtime.InferenceSession(data, options, providers=[PROVIDER])
-        except failures_of(runtime) as error:
-            not_here = isinstance(error, runtime.capi.onnxruntime_pybind11_state.NotImplemented)
-            raise KernelError(
-                MODEL_UNSUPPORTED if not_here else MODEL_INVALID, f"onnxruntime refuses the model: {error}"
-            ) from error
+        session = opened(runtime, data, options, PROVIDER)
         if session.get_providers()[0] != PROVIDER:
             raise KernelError(
                 BACKEND_UNUSABLE, f"the session runs on {session.get_providers()[0]}, not on {PROVIDER}"
@@ -146,11 +113,10 @@ class Cpu:
         options.log_severity_level = FATAL
         for key, value in {
             **onnx_arena.SESSION_ENTRIES,
+            **OWN_BYTES_ONLY,
             # without VNNI, x86 saturates sums of pairs of int8 products: slower there, but right everywhere
             "session.x64quantprecision": "1",
             "session.intra_op.allow_spinning": "1" if self._options.spinning else "0",
-            # where external data would be looked for: nothing can lie below this
-            "session.model_external_initializers_file_folder_path": os.devnull,
         }.items():
             options.add_session_config_entry(key, value)
         return options

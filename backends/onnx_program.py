@@ -1,35 +1,23 @@
 """An ONNX model in an onnxruntime session: run, cancel, and what both cost."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 
 from backends import onnx_arena
-from backends.datatypes import NUMPY_NAMES
-from backends.kernel import (
-    INFERENCE_FAILED,
-    OUT_OF_MEMORY,
-    Cancelled,
-    Cost,
-    KernelError,
-    Spent,
-    Tensor,
-)
+from backends.kernel import INFERENCE_FAILED, Cost, KernelError, Spent, Tensor
 from backends.measuring import SLOW_ROW_S, described_outputs, seconds_by_batch
+from backends.onnx_runs import OnnxRuns
+from backends.onnx_session import timed_run_of_zeros
 from backends.onnx_signature import declared_by
 from backends.resident import give_freed_memory_back, grown_bytes
-from backends.slots import shape
 from firmware_shims.clock import boottime_ns
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from backends.kernel import Array
-
-FATAL: Final = 4  # onnxruntime's log level: what fails comes back as an exception
-NO_ROOM: Final = ("Failed to allocate memory", "Available memory of", "bad_alloc", "bad allocation")
-"""How the allocator's failures are told from others: they have no class of their own."""
 
 
 class OnnxProgram:
@@ -44,10 +32,8 @@ class OnnxProgram:
     ) -> None:
         self._runtime = runtime
         self._session = session
-        self._failures = failures_of(runtime)
         self._wanted = list(wanted)
-        self._under_way: Any = None
-        self._given_up: Any = None
+        self._runs = OnnxRuns(runtime)
         self.inputs = inputs
         self.outputs: tuple[Tensor, ...] = ()
         self.max_batch: int | None = 1
@@ -76,7 +62,7 @@ class OnnxProgram:
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
-        arrays = self._execute(inputs)
+        arrays = self._runs.call(lambda options: self._session.run(self._wanted, dict(inputs), options))
         for name, array in zip(self._wanted, arrays, strict=True):
             given = outputs[name]
             if array.shape not in {given.shape, given.shape[1:]}:
@@ -88,10 +74,7 @@ class OnnxProgram:
         return Spent(begin_ns, boottime_ns())
 
     def cancel(self) -> None:  # noqa: D102
-        options = self._under_way
-        if options is not None:
-            self._given_up = options
-            options.terminate = True
+        self._runs.cancel()
 
     def close(self) -> None:  # noqa: D102
         if self._session is not None:
@@ -99,28 +82,8 @@ class OnnxProgram:
             onnx_arena.let_go(self._runtime)
             give_freed_memory_back()
 
-    def _execute(self, inputs: "Mapping[str, Array]") -> "list[Array]":
-        options = self._runtime.RunOptions()  # new each time: `terminate` is sticky
-        options.log_severity_level = FATAL
-        self._under_way = options
-        try:
-            return self._session.run(self._wanted, dict(inputs), options)  # type: ignore[no-any-return] # untyped
-        except self._failures as error:
-            if self._given_up is options:  # the exception itself does not tell
-                raise Cancelled from error
-            raise KernelError(_code_of(error), f"onnxruntime: {error}") from error
-        finally:
-            self._under_way = None
-
     def _timed(self, rows: int) -> "tuple[float, list[Array]]":
-        import numpy as np  # noqa: PLC0415 - only in the worker
-
-        zeros = {
-            tensor.name: np.zeros(shape(tensor, rows), NUMPY_NAMES[tensor.datatype]) for tensor in self.inputs
-        }
-        begin_ns = boottime_ns()
-        arrays = self._execute(zeros)
-        return (boottime_ns() - begin_ns) / 1e9, arrays
+        return timed_run_of_zeros(self._session, self._runs, self.inputs, self._wanted, rows)
 
 
 class _ProfiledEvent(msgspec.Struct):
@@ -137,15 +100,3 @@ def longest_node_s(profile: Path) -> float | None:
     except (msgspec.DecodeError, UnicodeDecodeError):  # node names are copied from the model's file
         return None
     return max((event.dur / 1e6 for event in events if event.cat == "Node"), default=None)
-
-
-def failures_of(runtime: Any) -> tuple[type[Exception], ...]:
-    """Every exception class of onnxruntime; they have no base of their own."""
-    state = runtime.capi.onnxruntime_pybind11_state
-    return tuple(
-        kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
-    )
-
-
-def _code_of(error: Exception) -> int:
-    return OUT_OF_MEMORY if any(words in str(error) for words in NO_ROOM) else INFERENCE_FAILED

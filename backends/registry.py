@@ -14,6 +14,7 @@ BUILT_IN: Final = {
     "cpu": "backends.cpu:Cpu",
     "fault": "backends.fault:Fault",
     "null": "backends.null:Null",
+    "nvidia": "backends.nvidia:Nvidia",
     "tflite": "backends.tflite:Tflite",
 }
 

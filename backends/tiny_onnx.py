@@ -35,7 +35,7 @@ def one_node(
 ) -> bytes:
     """A model that applies `operator` to its inputs, then its constants, and calls the result `y`.
 
-    A dimension is a size or a symbol; `constants` are encoded initializers (`external_constant`).
+    A dimension is a size or a symbol; `constants` are encoded initializers (`constant`, `external_constant`).
     """
     node = (
         b"".join(_text(1, name) for name in (*inputs, *constant_names)) + _text(2, "y") + _text(4, operator)
@@ -44,6 +44,13 @@ def one_node(
     graph += b"".join(_block(11, _value(name, *spec)) for name, spec in inputs.items())
     graph += _block(12, _value("y", *output))
     return _number(1, 8) + _block(7, graph) + _block(8, _number(2, 13))
+
+
+def constant(name: str, datatype: str, dimensions: Sequence[int], values: bytes) -> bytes:
+    """An initializer whose values, row-major and little-endian, lie in the file itself."""
+    tensor = b"".join(_number(1, size) for size in dimensions)
+    tensor += _number(2, ELEMENT_TYPES[datatype]) + _text(8, name) + _block(9, values)
+    return _block(5, tensor)
 
 
 def external_constant(name: str, datatype: str, dimensions: Sequence[int], location: str) -> bytes:

@@ -4,10 +4,14 @@
 #include <string.h>
 
 #define GPUS 2
+#ifndef FAILURE_OF_GPU_1 /* for a process that no test's hand can reach */
+#define FAILURE_OF_GPU_1 0
+#endif
 typedef struct { unsigned long long energy_mj; unsigned int power_mw; int failure; } gpu;
+typedef struct { unsigned long long total, free, used; } memory;
 
 static const char *uuids[GPUS] = {"GPU-aaaa", "GPU-bbbb"};
-static gpu gpus[GPUS];
+static gpu gpus[GPUS] = {{0, 0, 0}, {0, 0, FAILURE_OF_GPU_1}};
 static unsigned int gpu_count = GPUS;
 static int init_failure, sessions;
 
@@ -36,6 +40,16 @@ int nvmlDeviceGetHandleByUUID(const char *uuid, gpu **device) {
     return 6;
 }
 int nvmlDeviceGetPowerUsage(gpu *device, unsigned int *mw) { *mw = device->power_mw; return device->failure; }
+int nvmlDeviceGetName(gpu *device, char *name, unsigned int length) {
+    strncpy(name, device == gpus ? "NVIDIA Stand-in" : "NVIDIA Other Stand-in", length);
+    return device->failure;
+}
+int nvmlDeviceGetMemoryInfo(gpu *device, memory *info) {
+    info->total = 8ULL << 30;
+    info->used = 1ULL << 30;
+    info->free = info->total - info->used;
+    return device->failure;
+}
 #ifndef WITHOUT_ENERGY
 int nvmlDeviceGetTotalEnergyConsumption(gpu *device, unsigned long long *mj) {
     *mj = device->energy_mj;

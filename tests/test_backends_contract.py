@@ -197,7 +197,7 @@ def test_the_right_numbers_are_known_and_wrong_ones_are_seen(tmp_path: Path) -> 
 
 
 def test_arguments_that_make_no_sense_are_told_apart_from_a_failure() -> None:
-    assert "take cpu, fault, null, tflite" in suite("cpx").stderr
+    assert "take cpu, fault, null, nvidia, tflite" in suite("cpx").stderr
     assert suite("cpu", "--options", '{"thread": 1}').returncode == 2
     assert suite("cpu", "--model", "/no/such/file", "--input", "x:FP32:4").returncode == 2
     assert suite("cpu", "--model", __file__, "--input", "x:FLOAT:4").returncode == 2

@@ -1,6 +1,6 @@
 """NVIDIA's management library: the energy counters that GPUs from Volta on keep in millijoules.
 
-Called by ctypes: five functions are needed, and the Python package for them (`nvidia-ml-py`) takes 17 MiB of resident
+Called by ctypes: a handful of functions is needed, and the Python package for them (`nvidia-ml-py`) takes 17 MiB of resident
 memory and 80 ms in a process that lives as long as the car is parked, and knows one name of the library only.
 
 Source: NVML API reference, "Device Queries". The counter starts at the driver's load, and moves each 20 to 100 ms
@@ -18,6 +18,7 @@ from firmware_shims.power.meter import JouleSource, MeterFailed, MeterReading, S
 LIBRARY: Final = "libnvidia-ml.so.1"
 MILLIJOULE: Final = 1e-3
 COUNTER_BITS: Final = 64
+NAME_BYTES: Final = 96  # NVML_DEVICE_NAME_V2_BUFFER_SIZE
 MAX_W: Final = 5000.0
 NO_DRIVER: Final = "install NVIDIA's driver and see that nvidia-smi works for the agent's user"
 FIXES: Final = {
@@ -32,6 +33,16 @@ FIXES: Final = {
 """By nvmlReturn_t: invalid argument, not supported, no permission, not found, driver not loaded, GPU lost, mismatch."""
 
 
+class _Memory(ctypes.Structure):
+    """nvmlMemory_t: bytes."""
+
+    _fields_: ClassVar = [
+        ("total", ctypes.c_ulonglong),
+        ("free", ctypes.c_ulonglong),
+        ("used", ctypes.c_ulonglong),
+    ]
+
+
 class Nvml:
     """A session with the library; MeterFailed from every call that fails."""
 
@@ -44,12 +55,17 @@ class Nvml:
 
     def gpus(self) -> list["Gpu"]:
         """Every GPU that this user may see."""
+        return [self.gpu_at(index) for index in range(self.count())]
+
+    def count(self) -> int:
+        """How many GPUs this user may see."""
         count = ctypes.c_uint()
         self._call("nvmlDeviceGetCount_v2", ctypes.byref(count))
-        return [
-            self._gpu(str(index), "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index))
-            for index in range(count.value)
-        ]
+        return count.value
+
+    def gpu_at(self, index: int) -> "Gpu":
+        """The GPU at this place in the order of the PCI bus."""
+        return self._gpu(str(index), "nvmlDeviceGetHandleByIndex_v2", ctypes.c_uint(index))
 
     def gpu(self, uuid: str) -> "Gpu":
         """The GPU of this UUID; its index may be another one after the next start."""
@@ -66,6 +82,10 @@ class Nvml:
         value = kind()
         self._call(function, handle, ctypes.byref(value))
         return value.value
+
+    def fill(self, function: str, handle: Any, *arguments: Any) -> None:
+        """Have `function` fill what `arguments` point at for a GPU."""
+        self._call(function, handle, *arguments)
 
     def _gpu(self, name: str, function: str, key: Any) -> "Gpu":
         handle = ctypes.c_void_p()
@@ -105,6 +125,19 @@ class Gpu:
     def power_w(self) -> float:
         """The power that the GPU shows, for a gauge: many average it over a second, so it is never integrated."""
         return self._nvml.number("nvmlDeviceGetPowerUsage", ctypes.c_uint, self._handle) / 1000
+
+
+    def product(self) -> str:
+        """The product's name, as nvidia-smi -L shows it."""
+        name = ctypes.create_string_buffer(NAME_BYTES)
+        self._nvml.fill("nvmlDeviceGetName", self._handle, name, ctypes.c_uint(NAME_BYTES))
+        return name.value.decode(errors="replace")
+
+    def used_bytes(self) -> int:
+        """Memory of the GPU that is in use, by all processes and the driver."""
+        memory = _Memory()
+        self._nvml.fill("nvmlDeviceGetMemoryInfo", self._handle, ctypes.byref(memory))
+        return int(memory.used)
 
 
 class NvmlMeter:

@@ -1,0 +1,62 @@
+"""Runs of an onnxruntime session: each can be cancelled from any thread, and fails in the kernel's words."""
+
+from collections.abc import Callable
+from typing import Any, Final, TypeVar
+
+from backends.kernel import INFERENCE_FAILED, OUT_OF_MEMORY, Cancelled, KernelError
+
+FATAL: Final = 4  # onnxruntime's log level: what fails comes back as an exception
+NO_ROOM: Final = (
+    "Failed to allocate memory",
+    "Available memory of",
+    "bad_alloc",
+    "bad allocation",
+    "out of memory",
+)
+"""How the allocators' failures, CUDA's too, are told from others: they have no class of their own."""
+
+Result = TypeVar("Result")
+
+
+class OnnxRuns:
+    """The runs of one session, one at a time."""
+
+    def __init__(self, runtime: Any) -> None:
+        self._runtime = runtime
+        self._failures = failures_of(runtime)
+        self._under_way: Any = None
+        self._given_up: Any = None
+
+    def call(self, run: Callable[[Any], Result]) -> Result:
+        """What `run` returns when given its RunOptions; raises `Cancelled` and `KernelError`."""
+        options = self._runtime.RunOptions()  # new each time: `terminate` is sticky
+        options.log_severity_level = FATAL
+        self._under_way = options
+        try:
+            return run(options)
+        except self._failures as error:
+            if self._given_up is options:  # the exception itself does not tell
+                raise Cancelled from error
+            raise KernelError(code_of(error), f"onnxruntime: {error}") from error
+        finally:
+            self._under_way = None
+
+    def cancel(self) -> None:
+        """End the run that is under way, if there is one: onnxruntime looks at the flag between nodes."""
+        options = self._under_way
+        if options is not None:
+            self._given_up = options
+            options.terminate = True
+
+
+def failures_of(runtime: Any) -> tuple[type[Exception], ...]:
+    """Every exception class of onnxruntime; they have no base of their own."""
+    state = runtime.capi.onnxruntime_pybind11_state
+    return tuple(
+        kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
+    )
+
+
+def code_of(error: Exception) -> int:
+    """The reason code of a failed run."""
+    return OUT_OF_MEMORY if any(words in str(error) for words in NO_ROOM) else INFERENCE_FAILED
