@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent import status
+from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Guard
 from agent.link import Link
@@ -33,6 +34,7 @@ class Portrait:
     preemptions: Preemptions
     stations: Sequence[Station]
     stays: Stays
+    energy: Energy
     link: Link
     clock: Clock
 
@@ -98,6 +100,8 @@ class Portrait:
                 counts.open_tasks, counts.unsettled_results, counts.file_bytes, self.settings.store.max_bytes
             ),
             orders=_standing(self.guard.orders),
+            meter=_metering(self.energy),
+            expected_s=self.stays.expected_s,
         )
 
     def _wall(self, stamp_ns: int) -> dt.datetime:
@@ -121,3 +125,8 @@ def _told(preemptions: Preemptions) -> status.PreemptionStatus:
         last_silent_ms=last.silent_ms,
         max_silent_ms=max(preemption.silent_ms for preemption in preemptions.done),
     )
+
+
+def _metering(energy: Energy) -> status.MeterStatus:
+    baseline = energy.baseline
+    return status.MeterStatus(energy.source, energy.why, baseline.watts if baseline else None)

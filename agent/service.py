@@ -98,6 +98,7 @@ class Service:
             preemptions=self.preemptions,
             stations=self.stations,
             stays=self.stays,
+            energy=self.energy,
             link=self.link,
             clock=clock,
         )

@@ -5,7 +5,17 @@ from collections.abc import Iterator
 
 import msgspec
 
-from agent.protocol.messages import Attempt, BackendState, Blocker, Id, Mode, Region, TaskState, Time
+from agent.protocol.messages import (
+    Attempt,
+    BackendState,
+    Blocker,
+    EnergySource,
+    Id,
+    Mode,
+    Region,
+    TaskState,
+    Time,
+)
 from agent.protocol.reasons import Reason
 
 
@@ -55,6 +65,14 @@ class OrdersStatus(msgspec.Struct):
     departure: Time | None = None
 
 
+class MeterStatus(msgspec.Struct):
+    """Where joules come from now; `why` there are none, and the idle power that is taken off."""
+
+    source: EnergySource = EnergySource.NONE
+    why: str = ""
+    idle_w: float | None = None
+
+
 class Status(msgspec.Struct):
     """Everything that `parkwatt status` shows."""
 
@@ -72,6 +90,9 @@ class Status(msgspec.Struct):
     link: LinkStatus
     store: StoreStatus
     orders: OrdersStatus = msgspec.field(default_factory=OrdersStatus)
+    meter: MeterStatus = msgspec.field(default_factory=MeterStatus)
+    expected_s: float | None = None
+    """How long the car is expected to stay; None where nothing is known."""
 
 
 def news(status: Status) -> tuple[object, ...]:
@@ -84,6 +105,7 @@ def news(status: Status) -> tuple[object, ...]:
         status.preemptions.count,
         (status.link.up, status.link.last_error),
         status.orders,
+        (status.meter.source, status.meter.why),
     )
 
 
@@ -98,7 +120,9 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
         yield f"  {blocker.code.value} {blocker.name}: {_seen(blocker)}, for {_age(blocker.since, now)}"
     if orders := _orders(status.orders, now):
         yield f"orders    {orders}"
-    yield f"power     budget {status.budget_w:g} W"
+    if status.expected_s is not None:
+        yield f"stay      {_span(status.expected_s)} more expected"
+    yield f"power     budget {status.budget_w:g} W, {_metered(status.meter)}"
     for backend in status.backends:
         yield f"backend   {_backend(backend)}"
     yield f"tasks     {len(status.tasks)} open"
@@ -113,6 +137,15 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
         f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
         f" {status.store.bytes_used} of {status.store.bytes_max} bytes"
     )
+
+
+def _metered(meter: MeterStatus) -> str:
+    if meter.why:
+        return f"meter has no figures: {meter.why}"
+    if meter.source is EnergySource.NONE:
+        return "no meter"
+    idle = "" if meter.idle_w is None else f", {meter.idle_w:.3g} W at rest"
+    return f"joules by {meter.source.value}{idle}"
 
 
 def _seen(blocker: Blocker) -> str:
@@ -172,8 +205,12 @@ def _ago(then: dt.datetime, now: dt.datetime) -> str:
 
 
 def _age(then: dt.datetime, now: dt.datetime) -> str:
-    """`41 s`, `12 min` or `3.5 h`; a clock that was set back shows 0 s."""
-    seconds = max((now - then).total_seconds(), 0.0)
+    """A clock that was set back shows 0 s."""
+    return _span(max((now - then).total_seconds(), 0.0))
+
+
+def _span(seconds: float) -> str:
+    """`41 s`, `12 min` or `3.5 h`."""
     if seconds < 120:
         return f"{seconds:.0f} s"
     if seconds < 7_200:

@@ -8,9 +8,9 @@ from config_files import MINIMAL, config_file, service_paths
 from running import parkwatt, service, stopped
 
 from agent.protocol.keys import load_private_key, load_public_keys, write_key_pair
-from agent.protocol.messages import BackendState, Blocker, Mode, TaskState
+from agent.protocol.messages import BackendState, Blocker, EnergySource, Mode, TaskState
 from agent.protocol.reasons import Reason
-from agent.status import LinkStatus, PreemptionStatus, Status, StoreStatus, TaskStatus, described
+from agent.status import LinkStatus, MeterStatus, PreemptionStatus, Status, StoreStatus, TaskStatus, described
 from agent.version import version
 
 REGION = 'ISO 3166-1 alpha-2 ("BR") or with a subdivision ("BR-SP")'
@@ -172,6 +172,8 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
         preemptions=PreemptionStatus(2, "owner_present", 0.2, 3.5, 7.2),
         link=LinkStatus(False, now - dt.timedelta(seconds=3), "connection refused"),
         store=StoreStatus(1, 4, 53_248, 500_000_000),
+        meter=MeterStatus(EnergySource.COUNTER, "", 12.34),
+        expected_s=4.5 * 3600,
     )
     assert list(described(status, now)) == [
         "parkwatt 1.2.3, vehicle veh-0001 in BR, boot 7, started 9.0 h ago",
@@ -180,7 +182,8 @@ def test_status_says_why_not_since_when_and_what_is_open() -> None:
         "  1001 owner_present: yes, for 41 s",
         "  1013 settling: 2.5 s left, owner_present to stay clear, for 0 s",
         "  1000 unknown_signal: unknown, limit fresh, for 0 s",
-        "power     budget 0 W",
+        "stay      4.5 h more expected",
+        "power     budget 0 W, joules by counter, 12.3 W at rest",
         "backend   cpu on cpu: onnx, at most 60 W, stops within 12.5 ms",
         "backend   nvidia: not usable: no driver",
         "tasks     1 open",
