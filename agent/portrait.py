@@ -124,6 +124,7 @@ def _told(preemptions: Preemptions) -> status.PreemptionStatus:
         last_kill_ms=last.kill_ms,
         last_silent_ms=last.silent_ms,
         max_silent_ms=max(preemption.silent_ms for preemption in preemptions.done),
+        last_seen_ns=last.seen_ns,
     )
 
 

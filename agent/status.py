@@ -47,13 +47,17 @@ class StoreStatus(msgspec.Struct):
 
 
 class PreemptionStatus(msgspec.Struct):
-    """The preemptions since the start: milliseconds from the cue, of the last one and of the slowest."""
+    """The preemptions since the start: milliseconds from the cue, of the last one and of the slowest.
+
+    `last_seen_ns` is when the last cue was received, on CLOCK_BOOTTIME.
+    """
 
     count: int
     last_reason: str = ""
     last_kill_ms: float | None = None
     last_silent_ms: float | None = None
     max_silent_ms: float | None = None
+    last_seen_ns: int | None = None
 
 
 class OrdersStatus(msgspec.Struct):

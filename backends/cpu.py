@@ -64,9 +64,9 @@ class Cpu:
     def load(self, model: Model, device: str) -> OnnxProgram:  # noqa: D102
         if device != DEVICE:
             raise KernelError(BACKEND_UNUSABLE, f"cpu has no device {device!r}, only {DEVICE!r}")
-        data = model_bytes(model, self.name)
         runtime = self._import()
-        before_bytes = resident_bytes()
+        before_bytes = resident_bytes()  # the session keeps the file's bytes
+        data = model_bytes(model, self.name)
         with tempfile.TemporaryDirectory(prefix="parkwatt-cpu-") as scratch:
             return self._program(runtime, data, model, scratch, before_bytes)
 

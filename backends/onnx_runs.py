@@ -3,7 +3,7 @@
 from collections.abc import Callable
 from typing import Any, Final, TypeVar
 
-from backends.kernel import INFERENCE_FAILED, OUT_OF_MEMORY, Cancelled, KernelError
+from backends.kernel import BACKEND_UNUSABLE, INFERENCE_FAILED, OUT_OF_MEMORY, Cancelled, KernelError
 
 FATAL: Final = 4  # onnxruntime's log level: what fails comes back as an exception
 NO_ROOM: Final = (
@@ -14,6 +14,8 @@ NO_ROOM: Final = (
     "out of memory",
 )
 """How the allocators' failures, CUDA's too, are told from others: they have no class of their own."""
+GPU_FAILED: Final = ("CUDA failure", "CUBLAS failure", "CUDNN failure")
+"""Errors after which CUDA does nothing more in this process, whichever model comes next."""
 
 Result = TypeVar("Result")
 
@@ -50,13 +52,18 @@ class OnnxRuns:
 
 
 def failures_of(runtime: Any) -> tuple[type[Exception], ...]:
-    """Every exception class of onnxruntime; they have no base of their own."""
-    state = runtime.capi.onnxruntime_pybind11_state
-    return tuple(
-        kind for kind in vars(state).values() if isinstance(kind, type) and issubclass(kind, Exception)
-    )
+    """Every exception class of onnxruntime; they have no base of their own.
+
+    A provider that fails while it starts, and whatever fails in a run with IO binding, is a RuntimeError.
+    """
+    kinds = vars(runtime.capi.onnxruntime_pybind11_state).values()
+    own = (kind for kind in kinds if isinstance(kind, type) and issubclass(kind, Exception))
+    return (*own, RuntimeError)
 
 
 def code_of(error: Exception) -> int:
     """The reason code of a failed run."""
-    return OUT_OF_MEMORY if any(words in str(error) for words in NO_ROOM) else INFERENCE_FAILED
+    text = str(error)
+    if any(words in text for words in NO_ROOM):
+        return OUT_OF_MEMORY
+    return BACKEND_UNUSABLE if any(words in text for words in GPU_FAILED) else INFERENCE_FAILED

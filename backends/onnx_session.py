@@ -34,6 +34,9 @@ OWN_BYTES_ONLY: Final = {
 }
 """Session entries with which a model is the bytes whose hash was checked, and no other file."""
 
+ONLY_ON_CPU: Final = "assigned to the default CPU EP"
+"""How a session with session.disable_cpu_ep_fallback says that its provider has not got all the nodes."""
+
 
 @dataclass(frozen=True, slots=True)
 class Fitted:
@@ -82,7 +85,8 @@ def opened(
             data, options, providers=[(provider, dict(settings or {}))], enable_fallback=0
         )
     except failures_of(runtime) as error:
-        not_here = isinstance(error, runtime.capi.onnxruntime_pybind11_state.NotImplemented)
+        no_such_node = isinstance(error, runtime.capi.onnxruntime_pybind11_state.NotImplemented)
+        not_here = no_such_node or ONLY_ON_CPU in str(error)
         raise KernelError(
             MODEL_UNSUPPORTED if not_here else MODEL_INVALID, f"onnxruntime refuses the model: {error}"
         ) from error

@@ -2,15 +2,17 @@
 
 import asyncio
 import platform
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
-from typing import Annotated
+from typing import Annotated, Final
 
 import typer
 
-from benchmarks import car_days, cues, footprint, starts, stay, tasks
+from benchmarks import car_days, endurance, footprint, kernels, starts, stay, tasks, worker_times
+from benchmarks import cues as preemptions
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
+Measurement = Callable[[], Coroutine[None, None, Sequence[object]]]
 
 
 class What(StrEnum):
@@ -20,41 +22,68 @@ class What(StrEnum):
     FOOTPRINT = "footprint"
     TASKS = "tasks"
     CUES = "cues"
+    KERNELS = "kernels"
+    ENDURANCE = "endurance"
     STAY = "stay"
     CAR_DAYS = "car-days"
 
 
+LONG: Final = frozenset({What.CAR_DAYS, What.ENDURANCE})
+"""Measured only when asked for by name."""
+
+
 @app.command()
 def measure(
-    what: Annotated[list[What] | None, typer.Argument(help="without any: all but car-days")] = None,
+    what: Annotated[
+        list[What] | None, typer.Argument(help="without any: all but car-days and endurance")
+    ] = None,
+    *,
     quick: Annotated[bool, typer.Option(help="fewer rounds: a look, not a result")] = False,
     days: Annotated[int | None, typer.Option(min=1, help="of car-days; a million take an hour")] = None,
+    rounds: Annotated[
+        int | None, typer.Option(min=10, help="of endurance; ten thousand take half an hour")
+    ] = None,
+    cues: Annotated[int | None, typer.Option(min=1, help="of cues, over each kind of work")] = None,
     seed: Annotated[int, typer.Option(help="of car-days")] = 1,
 ) -> None:
-    """Measure the service on this machine, its forecast of the stay, and its policy over simulated car-days."""
+    """Measure the service and its workers on this machine, the forecast of the stay, and the policy over car-days."""
     print(
         f"{platform.processor() or platform.machine()}, {platform.release()}, Python {platform.python_version()}"
     )
     if quick:
         print("quick: fewer rounds than the README's figures")
-    runs = _runs(quick, days, seed)
-    for name in what or [name for name in What if name is not What.CAR_DAYS]:
-        for line in asyncio.run(runs[name]()):
-            print(line, flush=True)
-
-
-def _runs(
-    quick: bool, days: int | None, seed: int
-) -> Mapping[What, Callable[[], Coroutine[None, None, Sequence[object]]]]:
-    return {
-        What.STARTS: lambda: starts.measure(rounds=3 if quick else 15),
-        What.FOOTPRINT: lambda: footprint.measure(seconds=5 if quick else 60),
-        What.TASKS: lambda: tasks.measure(rounds=2 if quick else 7, tasks=1000 if quick else 3000),
-        What.CUES: lambda: cues.measure(cues=10 if quick else 200),
+    runs: dict[What, Measurement] = {
+        **_of_the_service(quick, cues),
+        **_of_workers(quick, rounds),
         What.STAY: stay.measure,
         What.CAR_DAYS: lambda: car_days.measure(
             days or (car_days.QUICK_DAYS if quick else car_days.DAYS), seed
         ),
+    }
+    for name in what or [name for name in What if name not in LONG]:
+        for line in asyncio.run(runs[name]()):
+            print(line, flush=True)
+
+
+def _of_the_service(quick: bool, cues: int | None) -> dict[What, Measurement]:
+    return {
+        What.STARTS: lambda: starts.measure(rounds=3 if quick else 15),
+        What.FOOTPRINT: lambda: footprint.measure(seconds=5 if quick else 60),
+        What.TASKS: lambda: tasks.measure(rounds=2 if quick else 7, tasks=1000 if quick else 3000),
+        What.CUES: lambda: preemptions.measure(cues or (20 if quick else 200)),
+    }
+
+
+def _of_workers(quick: bool, rounds: int | None) -> dict[What, Measurement]:
+    async def of_kernels() -> Sequence[object]:
+        return [
+            *await kernels.measure(rounds=5 if quick else 31),
+            *await worker_times.measure(runs=300 if quick else 3000, rounds=5 if quick else 31),
+        ]
+
+    return {
+        What.KERNELS: of_kernels,
+        What.ENDURANCE: lambda: endurance.measure(rounds or (200 if quick else 10_000)),
     }
 
 

@@ -25,3 +25,21 @@ def quantile(values: Sequence[float], share: float) -> float:
     """The smallest value that at least `share` of the values do not exceed."""
     ordered = sorted(values)
     return ordered[max(0, min(len(ordered) - 1, round(share * len(ordered) + 0.5) - 1))]
+
+
+@dataclass(frozen=True, slots=True)
+class Tail:
+    """Repeated measurements of which the slowest matter too."""
+
+    name: str
+    unit: str
+    values: Sequence[float]
+    goal: str = ""
+
+    def __str__(self) -> str:
+        p50, p99 = quantile(self.values, 0.5), quantile(self.values, 0.99)
+        goal = f"   goal {self.goal}" if self.goal else ""
+        return (
+            f"{self.name:<58} p50 {p50:.4g}, p99 {p99:.4g}, max {max(self.values):.4g} {self.unit}"
+            f" (n = {len(self.values)}){goal}"
+        )

@@ -9,7 +9,7 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +49,8 @@ resume_economic_s = {settle_s}
 [[backends]]
 use = "{backend}"
 max_power_w = 60
+[backends.options]
+{backend_options}
 
 [models]
 source = "file://{folder}/models"
@@ -106,6 +108,7 @@ class Rig:
     settle_s: float
     can_options: Mapping[str, object] | None = None
     """Instead of the car's own; the car is then not heard."""
+    backend_options: Mapping[str, object] = field(default_factory=dict)
 
     def write(self) -> Path:
         """Write the configuration; the computer's temperature is the signal that CAN does not carry."""
@@ -118,13 +121,11 @@ class Rig:
                 vehicle=VEHICLE,
                 region=REGION,
                 port=self.broker.port,
-                can_options="\n".join(
-                    f"{key} = {json.dumps(value)}"
-                    for key, value in (self.can_options or self.car.options).items()
-                ),
+                can_options=_toml(self.can_options or self.car.options),
                 folder=self.folder,
                 settle_s=self.settle_s,
                 backend=self.backend,
+                backend_options=_toml(self.backend_options),
             )
         )
         return path
@@ -152,6 +153,10 @@ class Rig:
                 if process.returncode is None:
                     process.send_signal(signal.SIGTERM)
                 await process.wait()
+
+
+def _toml(options: Mapping[str, object]) -> str:
+    return "\n".join(f"{key} = {json.dumps(value)}" for key, value in options.items())
 
 
 def parked_car() -> SimulatedCar:

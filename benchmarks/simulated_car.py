@@ -180,6 +180,8 @@ class Car:
         """The owner puts the cable in, or does not."""
         if in_the_mood or self.energy.charge.pct < _ANXIOUS_PCT:
             self.energy.plug_in(watts)
+            if self.orders.departure_s is not None:
+                self.energy.foresee()
             self.show(vss.CABLE_CONNECTED, True)
 
     def supply(self, cause: str, share: float) -> None:

@@ -33,6 +33,10 @@ FIXES: Final = {
 """By nvmlReturn_t: invalid argument, not supported, no permission, not found, driver not loaded, GPU lost, mismatch."""
 
 
+class LibraryAbsent(MeterFailed):
+    """NVIDIA's driver is not installed here."""
+
+
 class _Memory(ctypes.Structure):
     """nvmlMemory_t: bytes."""
 
@@ -50,7 +54,7 @@ class Nvml:
         try:
             self._library = ctypes.CDLL(library)
         except OSError as error:
-            raise MeterFailed(f"{library} cannot be loaded: {error}", NO_DRIVER) from error
+            raise LibraryAbsent(f"{library} cannot be loaded: {error}", NO_DRIVER) from error
         self._call("nvmlInit_v2")
 
     def gpus(self) -> list["Gpu"]:
@@ -125,7 +129,6 @@ class Gpu:
     def power_w(self) -> float:
         """The power that the GPU shows, for a gauge: many average it over a second, so it is never integrated."""
         return self._nvml.number("nvmlDeviceGetPowerUsage", ctypes.c_uint, self._handle) / 1000
-
 
     def product(self) -> str:
         """The product's name, as nvidia-smi -L shows it."""
