@@ -29,7 +29,9 @@ SOON_S: Final = 0.02
 STARTING_S: Final = 0.2
 """A worker is ready after about so long."""
 WITHIN_S: Final = 30.0
-WARM_SHARE: Final = 0.2
+SAMPLES: Final = 50
+"""Of the resident memory, over all rounds."""
+WARM_SHARE: Final = 0.3
 """Of the rounds: what grows in them is caches that fill."""
 FLAT_MIB: Final = 2.0
 FAULTS: Final = (
@@ -76,7 +78,7 @@ class Endured:
 
     @property
     def grown_mib(self) -> float:
-        """The end against the time after warming up, as medians of a tenth of the rounds each."""
+        """The end against the time after warming up, as medians of a tenth of the samples each."""
         tenth = max(1, len(self.resident_mib) // 10)
         warm = int(len(self.resident_mib) * WARM_SHARE)
         begin = statistics.median(self.resident_mib[warm : warm + tenth])
@@ -100,15 +102,19 @@ async def measure(rounds: int) -> list[object]:
 async def endure(rounds: int, mix: Mix, seed: int = 1) -> Endured:
     """Do so many rounds. Raises when one does not go as it should; what it left behind is told, not raised."""
     endured = Endured()
+    every = max(1, rounds // SAMPLES)
     with _own_temporary_folder() as folder:
         before = _held(folder)
         async with _Rounds(random.Random(seed)) as kinds:  # noqa: S311 - a seed repeats the rounds
-            for kind in _sequence(rounds, mix, random.Random(seed)):  # noqa: S311 - as above
+            kinds_in_turn = _sequence(rounds, mix, random.Random(seed))  # noqa: S311 - as above
+            for done, kind in enumerate(kinds_in_turn, start=1):
                 begun_s = time.perf_counter()
                 async with asyncio.timeout(WITHIN_S):
                     await kinds.does[kind]()
                 endured.took_ms.setdefault(kind, []).append((time.perf_counter() - begun_s) * 1e3)
-                endured.resident_mib.append(_resident_mib())
+                if done % every == 0:
+                    gc.collect()  # exceptions and their frames go in their own time
+                    endured.resident_mib.append(_resident_mib())
             pids = kinds.pids
         gc.collect()
         await asyncio.sleep(0)
@@ -258,14 +264,14 @@ def _more(before: Counter[str], after: Counter[str]) -> list[str]:
 
 
 def _processes(pids: set[int]) -> Iterator[str]:
-    """Processes of any state, stopped ones and zombies too, that are in a worker's session."""
+    """Processes in a worker's session, stopped ones too, and zombies that nobody but us can wait for."""
     for entry in Path("/proc").glob("[0-9]*"):
         try:
             _, _, rest = (entry / "stat").read_text().rpartition(")")
         except (FileNotFoundError, ProcessLookupError):
             continue
-        state, _, _, session = rest.split()[:4]  # proc_pid_stat(5), fields 3 to 6
-        if int(session) in pids:
+        state, parent, _, session = rest.split()[:4]  # proc_pid_stat(5), fields 3 to 6
+        if int(session) in pids and (state != "Z" or int(parent) == os.getpid()):
             yield f"process {entry.name} in state {state}"
 
 

@@ -12,4 +12,4 @@ async def test_workers_that_started_were_killed_and_went_wrong_leave_nothing_beh
     endured = await endure(ROUNDS, SHORT)
     assert sum(map(len, endured.took_ms.values())) == ROUNDS
     assert not endured.left
-    assert endured.grown_mib <= FLAT_MIB, endured.resident_mib[:: ROUNDS // 10]
+    assert endured.grown_mib <= FLAT_MIB, endured.resident_mib
