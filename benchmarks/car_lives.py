@@ -157,7 +157,7 @@ class Life:
         if self._rng.random() < 0.7:
             closed[vss.LOW_VOLTAGE_STATE] = "OFF"
         else:
-            self._at(away_s + self._rng.uniform(1, 120), Car.show, vss.LOW_VOLTAGE_STATE, "OFF")
+            self._at(away_s + self._rng.uniform(1, 120), Car.switch_off)
         self._at(away_s, Car.touch, closed, owner=False)
 
     def _leave(self, until_s: float) -> None:
@@ -172,7 +172,7 @@ class Life:
             path, value, after = self._rng.choice(self._cues)
             gone_s = min(at_s + self._log_uniform(2, 1500), until_s - 5)
             self._at(at_s, Car.touch, {path: value}, owner=True)
-            self._at(gone_s, Car.touch, {path: after}, owner=False)
+            self._at(gone_s, Car.touch, {vss.LOW_VOLTAGE_STATE: "OFF", path: after}, owner=False)
         for at_s in self._times(0.1, from_s, until_s - 100):
             self._at(at_s, Car.roll, self._rng.uniform(1, 5))
             self._at(at_s + self._log_uniform(3, 60), Car.roll, 0.0)

@@ -145,6 +145,11 @@ class Car:
         for path, value in values.items():
             self.show(path, value)
 
+    def switch_off(self) -> None:
+        """It does so by itself a while after its owner has gone, unless there is somebody again."""
+        if not self.owner:
+            self.show(vss.LOW_VOLTAGE_STATE, "OFF")
+
     def drive(self) -> None:
         """Leave."""
         self.parked = False

@@ -200,6 +200,21 @@ def test_a_car_that_nobody_needs_falls_asleep_and_shows_only_what_the_computer_r
     assert car.snapshot().good(vss.DRIVER_DOOR) is True
 
 
+def test_a_car_does_not_switch_itself_off_under_an_owner_who_came_back() -> None:
+    car = Car(draw(SEED, 0), soc_pct=50.0)
+    car.touch({vss.LOW_VOLTAGE_STATE: "ACC"}, owner=True)
+    car.switch_off()
+    assert car.snapshot().good(vss.LOW_VOLTAGE_STATE) == "ACC"
+    car.touch({}, owner=False)
+    car.switch_off()
+    assert car.snapshot().good(vss.LOW_VOLTAGE_STATE) == "OFF"
+
+
+def test_the_owner_who_came_back_before_the_car_had_switched_itself_off_is_left_alone() -> None:
+    """Drawn once among 800,000 days: nothing but the ignition showed that somebody sat inside."""
+    assert car_days.live(5, [2848]).broken == dict.fromkeys(Promise, 0.0)
+
+
 def test_a_life_is_the_same_each_time_it_is_drawn_and_covers_all_its_days() -> None:
     first, second = (Life(draw(SEED, 3)).happenings() for _ in range(2))
     assert [happening[:2] for happening in first] == [happening[:2] for happening in second]
