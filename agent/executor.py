@@ -22,7 +22,7 @@ from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.runs import LANES, Errand, Runs
-from agent.station import GateShut, Loaded, Station, same_program
+from agent.station import GateShut, Loaded, Station
 from backends.group import Reaped
 from backends.kernel import Cancelled, KernelError
 from backends.process import WorkerDied
@@ -84,7 +84,7 @@ class Executor:
     def row_s(self, job: Job) -> float | None:
         """Measured seconds of one row of a job; None where its model has not run here yet."""
         home = self._home(job)
-        return self.runs.costs.row_s(job.task.model.sha256, home.name) if home else None
+        return self.runs.costs.row_s(job.program, home.name) if home else None
 
     async def run(self) -> None:
         """Work until cancelled."""
@@ -244,7 +244,7 @@ class Executor:
         if self._home(job) is not station:
             raise Misplaced
         with self.runs.errand(station, Errand([job])):
-            return await station.load(job, path)
+            return await self.runs.load(station, job, path)
 
     async def _rows(self, station: Station, loaded: Loaded, crew: list[Job]) -> None:
         self._begin(crew[0], station, loaded)
@@ -287,7 +287,7 @@ class Executor:
         while queue and queue[0].ended is not None:
             heapq.heappop(queue)
         shares = not any(tensor.shared for tensor in loaded.program.inputs)
-        if not (queue and shares and same_program(queue[0], crew[0])) or queue[0].alone or crew[0].alone:
+        if not (queue and shares and queue[0].program == crew[0].program) or queue[0].alone or crew[0].alone:
             return None
         job = heapq.heappop(queue)
         crew.append(job)

@@ -6,6 +6,7 @@ from dataclasses import dataclass, field, replace
 
 import msgspec
 
+from agent.program import program_key
 from agent.protocol.messages import EnergySource, RowRange, Task, TaskState, Usage
 from agent.protocol.reasons import Reason
 from backends.kernel import Tensor as TensorSpec
@@ -134,10 +135,13 @@ class Job:
     """Rows still to run."""
     nbytes: int = field(init=False)
     """Bytes that its inputs hold in memory."""
+    program: str = field(init=False)
+    """Jobs with the same one can share a program."""
 
     def __post_init__(self) -> None:
         self.left = sum(end - begin for begin, end in self.missing)
         self.nbytes = sum(view.nbytes for view in self.inputs)
+        self.program = program_key(self.task)
 
     @property
     def key(self) -> Key:

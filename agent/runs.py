@@ -6,10 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from typing import Final
 
 from agent.batch import Batch
-from agent.costs import Costs
+from agent.costs import Costs, Run
 from agent.energy import Energy
 from agent.guard import Guard
 from agent.job import Job, Spending
@@ -55,6 +56,13 @@ class Runs:
             with self.errand(station, Errand(batch.jobs, loaded.worker, slot)):
                 return await self._measured(station, loaded, slot, batch)
 
+    async def load(self, station: Station, job: Job, path: Path) -> Loaded:
+        """Load a program; see `Station.load`. What it costs is measured once."""
+        known = self.costs.known(job.program, station.name, station.setup)
+        loaded = await station.load(job, path, known)
+        self.costs.measured(job.program, station.name, loaded.setup, loaded.program.cost)
+        return loaded
+
     def cancel(self, job: Job) -> None:
         """Cancel the runs that rows of this job are in."""
         for errand in itertools.chain.from_iterable(self._errands.values()):
@@ -82,7 +90,7 @@ class Runs:
 
     def batch_rows(self, station: Station, loaded: Loaded, job: Job) -> int:
         """How many rows of this program make a batch."""
-        row_s = self.costs.row_s(job.task.model.sha256, station.name)
+        row_s = self.costs.row_s(job.program, station.name)
         row_s = row_s or loaded.program.cost.run_s.get(1, BATCH_S)
         wanted = max(1, int(BATCH_S / max(row_s, 1e-6)))
         fitting = max(1, SLOT_BYTES // layout((*loaded.program.inputs, *loaded.program.outputs), rows=1)[1])
@@ -92,8 +100,8 @@ class Runs:
         with self.energy.metered(station.name) as metered:
             done = await loaded.worker.run(slot)
             spending = metered.spending(done)
-        sha256 = batch.jobs[0].task.model.sha256
-        self.costs.ran(sha256, station.name, loaded.setup, spending.device_s / slot.rows)
+        took = Run(slot.rows, spending.device_s, spending.energy_j)
+        self.costs.ran(batch.jobs[0].program, station.name, loaded.setup, took)
         return spending
 
     def _share(self, place: int) -> float:

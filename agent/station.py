@@ -12,11 +12,12 @@ from pathlib import Path
 
 from agent.guard import Guard, Kill
 from agent.job import Job
+from agent.program import row_tensors
 from agent.protocol.messages import BackendState, ModelFormat
 from agent.protocol.reasons import Reason
 from agent.settings import BackendSettings
 from backends.group import Reaped
-from backends.kernel import Device, KernelError, Model, Tensor
+from backends.kernel import Cost, Device, KernelError, Model
 from backends.limits import Limits
 from backends.process import WorkerProcess
 from backends.slots import LoadedProgram
@@ -25,7 +26,6 @@ log = logging.getLogger(__name__)
 RESTART_PAUSES_S = (0.0, 0.5, 2.0, 10.0, 60.0)
 """Before a worker that died by itself is started again; the last one repeats."""
 WIRE_FORMATS = frozenset(each.value for each in ModelFormat)
-ProgramKey = tuple[str, tuple[Tensor, ...], tuple[str, ...]]
 
 
 class GateShut(Exception):  # noqa: N818 - an answer, not an error
@@ -38,8 +38,9 @@ class Loaded:
 
     worker: WorkerProcess
     program: LoadedProgram
+    sha256: str
     setup: str
-    """What it runs on, as far as it decides what a run costs: the backend's version, device and options."""
+    """What it runs on: see `Station.setup`."""
 
 
 @dataclass(slots=True, eq=False)
@@ -57,9 +58,9 @@ class Station:
     """Workers that died by themselves since the last success."""
     _worker: WorkerProcess | None = None
     _asked: bool = False
-    _loads: dict[ProgramKey, asyncio.Task[Loaded]] = field(default_factory=dict)
-    """The least recently used first."""
-    _held: Counter[ProgramKey] = field(default_factory=Counter)
+    _loads: dict[str, asyncio.Task[Loaded]] = field(default_factory=dict)
+    """By the jobs' `program`, the least recently used first."""
+    _held: Counter[str] = field(default_factory=Counter)
     _probing: asyncio.Task[Sequence[Device]] | None = None
     _reaping: asyncio.Task[bool] | None = None
     _not_before_s: float = 0.0
@@ -77,7 +78,7 @@ class Station:
     @property
     def resident(self) -> set[str]:
         """SHA-256 of the models that are loaded."""
-        return {key[0] for key, load in self._loads.items() if _succeeded(load)}
+        return {load.result().sha256 for load in self._loads.values() if _succeeded(load)}
 
     def takes(self, job: Job) -> bool:
         """Whether this backend can be the one for a job. Until it was probed only the job's wish decides."""
@@ -136,19 +137,29 @@ class Station:
 
     def loaded(self, job: Job) -> Loaded | None:
         """Return the program for a job if it is in the worker."""
-        load = self._loads.get(_key(job))
+        load = self._loads.get(job.program)
         return load.result() if load is not None and _succeeded(load) else None
 
-    async def load(self, job: Job, path: Path) -> Loaded:
+    @property
+    def setup(self) -> str:
+        """What decides what a run costs here: the backend's version, device and options. Call `ready` first."""
+        options = json.dumps(self.settings.options, sort_keys=True, default=str)
+        version = self._worker.version if self._worker is not None else ""
+        return f"{version} {self._usable()[0].name} {options}"
+
+    async def load(self, job: Job, path: Path, known: Cost | None = None) -> Loaded:
         """Return the program for a job, loaded once however many ask for it. Call `ready` first.
+
+        With `known`, what an earlier load on this `setup` has measured, nothing is measured again.
 
         Raises GateShut, WorkerDied, or KernelError when the backend does not take the model.
         """
-        worker, key = self.start(), _key(job)
+        worker, key, task = self.start(), job.program, job.task
         load = self._loads.get(key)
         if load is None:
-            sha256, inputs, outputs = key
-            model = Model(path, sha256, job.task.model.format.value, inputs, outputs)
+            outputs = tuple(output.name for output in task.outputs)
+            sha256, model_format = task.model.sha256, task.model.format.value
+            model = Model(path, sha256, model_format, row_tensors(task), outputs, known)
             load = asyncio.get_running_loop().create_task(self._load(worker, model), name=f"load-{self.name}")
             self._loads[key] = load
             load.add_done_callback(lambda done: None if _succeeded(done) else self._forget(key, done))
@@ -157,7 +168,7 @@ class Station:
     @contextlib.contextmanager
     def holding(self, job: Job) -> Iterator[None]:
         """Keep the program of a job, loaded or to be loaded: it makes room for no other."""
-        key = _key(job)
+        key = job.program
         self._held[key] += 1
         try:
             yield
@@ -205,8 +216,7 @@ class Station:
     async def _load(self, worker: WorkerProcess, model: Model) -> Loaded:
         program = await worker.load(model, self._usable()[0].name)
         await self._make_room(worker, program)
-        options = json.dumps(self.settings.options, sort_keys=True, default=str)
-        return Loaded(worker, program, f"{program.version} {program.device} {options}")
+        return Loaded(worker, program, model.sha256, self.setup)
 
     async def _make_room(self, worker: WorkerProcess, fresh: LoadedProgram) -> None:
         """Unload what was used least recently until the programs fit into half of what the worker may take."""
@@ -219,7 +229,7 @@ class Station:
                 size -= program.cost.bytes_resident or 0
                 await worker.unload(program)
 
-    def _forget(self, key: ProgramKey, load: asyncio.Task[Loaded]) -> None:
+    def _forget(self, key: str, load: asyncio.Task[Loaded]) -> None:
         if self._loads.get(key) is load:
             del self._loads[key]
 
@@ -247,22 +257,3 @@ class Station:
 
 def _succeeded(load: asyncio.Task[Loaded]) -> bool:
     return load.done() and not load.cancelled() and load.exception() is None
-
-
-def same_program(one: Job, other: Job) -> bool:
-    """Whether two jobs can share a program, and so a run."""
-    return _key(one) == _key(other)
-
-
-def _key(job: Job) -> ProgramKey:
-    """What decides whether two jobs can share a program."""
-    inputs = tuple(
-        Tensor(
-            tensor.name,
-            tensor.datatype.value,
-            tuple(tensor.shape if tensor.parameters.shared else tensor.shape[1:]),
-            tensor.parameters.shared,
-        )
-        for tensor in job.task.inputs
-    )
-    return job.task.model.sha256, inputs, tuple(output.name for output in job.task.outputs)

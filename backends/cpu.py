@@ -82,12 +82,12 @@ class Cpu:
         fit = fitted(self._session(runtime, data, self._session_options(runtime, "disabled")), model)
         options = self._session_options(runtime, self._options.optimisation)
         fit.bind(options)
-        options.enable_profiling = True
+        options.enable_profiling = model.known is None
         options.profile_file_prefix = f"{scratch}/profile"
         session = self._session(runtime, data, options)
         program = OnnxProgram(runtime, session, fit.inputs, fit.wanted)
         with the_model_is_to_blame():
-            program.warm_up(fit.rows_are_free, before_bytes, len(data))
+            program.warm_up(fit.rows_are_free, before_bytes, len(data), model.known)
         return program
 
     def _session(self, runtime: Any, data: bytes, options: Any) -> Any:

@@ -55,6 +55,33 @@ class Tensor:
 
 
 @dataclass(frozen=True, slots=True)
+class Cost:
+    """What running costs here, measured at load. Empty or None means not measured.
+
+    It holds for the model's hash and shapes, the backend's version, the device and the options; the agent keeps
+    it and follows what runs really take. Batch sizes between the measured ones are interpolated.
+    """
+
+    run_s: Mapping[int, float] = field(default_factory=dict)
+    """Seconds of one run by batch size. Without it the batch is 1."""
+    run_j: Mapping[int, float] = field(default_factory=dict)
+    """Joules of one run by batch size. A backend gives them only where the device counts them itself; in a cost
+    that comes from the agent they are what the system's meter said."""
+    bytes_resident: int | None = None
+    """Memory that `close` gives back, of host and device together: what decides who is unloaded first."""
+    cancel_bound_s: float | None = None
+    """From `cancel()` to `run` having returned, at batch 1; it grows with the batch as `run_s` does.
+
+    None: `cancel` cannot end a run that is under way, and preemption is by signal.
+    """
+
+    @property
+    def batches(self) -> bool:
+        """Whether runs of more than one row have been seen to work."""
+        return max(self.run_s, default=1) > 1
+
+
+@dataclass(frozen=True, slots=True)
 class Model:
     """What to load. `inputs` are the shapes that will be fed; `outputs` the names wanted, empty for all."""
 
@@ -63,27 +90,8 @@ class Model:
     format: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...] = ()
-
-
-@dataclass(frozen=True, slots=True)
-class Cost:
-    """What running costs here, measured at load. Empty or None means not measured.
-
-    It holds for the model's hash, the backend's version, the device and the options; the agent keeps it
-    and follows what runs really take. Batch sizes between the measured ones are interpolated.
-    """
-
-    run_s: Mapping[int, float] = field(default_factory=dict)
-    """Seconds of one run by batch size. Without it the batch is 1."""
-    run_j: Mapping[int, float] = field(default_factory=dict)
-    """Joules of one run by batch size, where the device counts them itself; empty elsewhere."""
-    bytes_resident: int | None = None
-    """Memory that `close` gives back, of host and device together: what decides who is unloaded first."""
-    cancel_bound_s: float | None = None
-    """From `cancel()` to `run` having returned, at batch 1; it grows with the batch as `run_s` does.
-
-    None: `cancel` cannot end a run that is under way, and preemption is by signal.
-    """
+    known: Cost | None = None
+    """What an earlier load of the same has measured: `load` may take it over and measure nothing."""
 
 
 @dataclass(frozen=True, slots=True)

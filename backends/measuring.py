@@ -3,7 +3,7 @@
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Final
 
-from backends.kernel import MODEL_UNSUPPORTED, KernelError, Tensor
+from backends.kernel import MODEL_UNSUPPORTED, Cost, KernelError, Tensor
 
 if TYPE_CHECKING:
     from backends.kernel import Array
@@ -17,6 +17,12 @@ SLOW_ROW_S: Final = 0.5
 
 Trial = Callable[[int], "tuple[float, Sequence[Array]]"]
 """Runs so many rows of zeros; seconds and outputs, or `KernelError`."""
+
+
+def first_row(trial: Trial, known: Cost | None, repeat_below_s: float) -> "tuple[float, Sequence[Array]]":
+    """Seconds and outputs of a row. One that was quick is run again, unless the cost is known: it was cold."""
+    seconds, arrays = trial(1)
+    return trial(1) if known is None and seconds < repeat_below_s else (seconds, arrays)
 
 
 def described_outputs(

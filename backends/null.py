@@ -58,7 +58,9 @@ class NullProgram:
         self.outputs = tuple(Tensor(name, by_name[name].datatype, by_name[name].row_shape) for name in wanted)
         self._run_s = run_us / 1e6
         self._end: threading.Event | None = None
-        self.cost = Cost(run_s={1: self._run_s + self._copy_s()}, cancel_bound_s=CANCEL_BOUND_S)
+        self.cost = model.known or Cost(
+            run_s={1: self._run_s + self._copy_s()}, cancel_bound_s=CANCEL_BOUND_S
+        )
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         self._end = end = threading.Event()

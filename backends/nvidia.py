@@ -27,6 +27,7 @@ from backends.kernel import (
     BACKEND_UNUSABLE,
     MODEL_INVALID,
     MODEL_UNSUPPORTED,
+    Cost,
     Device,
     KernelError,
     Model,
@@ -124,7 +125,7 @@ class Nvidia:
         fit = fitted(signature, model)
         del signature  # its weights leave the GPU before they come again
         with self._unless_the_gpu_is_to_blame(gpu):
-            program = self._program(runtime, data, gpu, fit)
+            program = self._program(runtime, data, gpu, fit, model.known)
         program.holds(memory.bytes(len(data), self._options.gpu_memory_bytes))
         return program
 
@@ -188,13 +189,13 @@ class Nvidia:
                 raise KernelError(BACKEND_UNUSABLE, f"{gpu.name}: {why}") from error
             raise
 
-    def _program(self, runtime: Any, data: bytes, gpu: Gpu, fit: Fitted) -> CudaProgram:
+    def _program(self, runtime: Any, data: bytes, gpu: Gpu, fit: Fitted, known: Cost | None) -> CudaProgram:
         options = self._session_options(runtime)
         fit.bind(options)
         session = self._session(runtime, data, gpu, options)
         program = CudaProgram(runtime, session, fit.inputs, fit.wanted)
         with the_model_is_to_blame():
-            program.warm_up(fit.rows_are_free)
+            program.warm_up(fit.rows_are_free, known)
         return program
 
     def _session(self, runtime: Any, data: bytes, gpu: Gpu, options: Any) -> Any:

@@ -4,7 +4,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backends.kernel import Cost, Spent, Tensor
-from backends.measuring import MEASURED_RUNS, SLOW_ROW_S, described_outputs, seconds_by_batch
+from backends.measuring import MEASURED_RUNS, SLOW_ROW_S, described_outputs, first_row, seconds_by_batch
 from backends.onnx_runs import OnnxRuns
 from backends.onnx_session import timed_run_of_zeros
 from backends.onnx_signature import declared_by
@@ -37,26 +37,27 @@ class CudaProgram:
         self.max_batch: int | None = 1
         self.cost = Cost()
 
-    def warm_up(self, rows_are_free: bool) -> None:
-        """Learn from runs of zeros what the outputs are, whether rows can be batched, and what it all costs.
+    def warm_up(self, rows_are_free: bool, known: Cost | None = None) -> None:
+        """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and how many rows fit.
 
         The bound of a cancel is the longest of some whole runs of one row: the host queues kernels ahead of
         the GPU, onnxruntime looks at `terminate` while it queues them, and then waits for what is queued.
         """
-        cold_s, arrays = self._timed(rows=1)
-        if cold_s < SLOW_ROW_S:
-            cold_s, arrays = self._timed(rows=1)
+        first_s, arrays = first_row(self._timed, known, SLOW_ROW_S)
         arguments = {argument.name: argument for argument in self._session.get_outputs()}
         declared = declared_by([arguments[name] for name in self._wanted])
         self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
         self._without_rows = frozenset(
             name for name, array in zip(self._wanted, arrays, strict=True) if array.shape[:1] != (1,)
         )
-        run_s = seconds_by_batch(self._timed, cold_s, rows_are_free, self.outputs)
-        self.max_batch = None if 2 in run_s else 1
+        if known is not None:
+            self.cost, self.max_batch = known, None if known.batches else 1
+            return
+        run_s = seconds_by_batch(self._timed, first_s, rows_are_free, self.outputs)
         repeats = MEASURED_RUNS if run_s[1] < SLOW_ROW_S else 1
-        cancel_bound_s = max(cold_s, *(self._timed(rows=1)[0] for _ in range(repeats)))
+        cancel_bound_s = max(first_s, *(self._timed(rows=1)[0] for _ in range(repeats)))
         self.cost = Cost(run_s=run_s, cancel_bound_s=cancel_bound_s)
+        self.max_batch = None if self.cost.batches else 1
 
     def holds(self, bytes_resident: int) -> None:
         """Take into the costs what the load took of host and GPU together."""

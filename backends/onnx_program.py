@@ -7,7 +7,7 @@ import msgspec
 
 from backends import onnx_arena
 from backends.kernel import INFERENCE_FAILED, Cost, KernelError, Spent, Tensor
-from backends.measuring import SLOW_ROW_S, described_outputs, seconds_by_batch
+from backends.measuring import MEASURE_S, described_outputs, first_row, seconds_by_batch
 from backends.onnx_runs import OnnxRuns
 from backends.onnx_session import timed_run_of_zeros
 from backends.onnx_signature import declared_by
@@ -39,26 +39,29 @@ class OnnxProgram:
         self.max_batch: int | None = 1
         self.cost = Cost()
 
-    def warm_up(self, rows_are_free: bool, before_bytes: int, file_bytes: int) -> None:
-        """Learn from runs of zeros what the outputs are, whether rows can be batched, and what it all costs.
+    def warm_up(
+        self, rows_are_free: bool, before_bytes: int, file_bytes: int, known: Cost | None = None
+    ) -> None:
+        """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and how many rows fit.
 
-        The session comes with profiling on and leaves with it off (it costs some 10 %). Its longest node
-        bounds a cancel, because onnxruntime looks at `terminate` between nodes. `before_bytes` was resident
-        before the load.
+        A session whose cost is not known comes with profiling on and leaves with it off (it costs some 10 %).
+        Its longest node bounds a cancel, because onnxruntime looks at `terminate` between nodes. `before_bytes`
+        was resident before the load.
         """
-        cold_s, arrays = self._timed(rows=1)
-        if cold_s < SLOW_ROW_S:
-            cold_s, arrays = self._timed(rows=1)
-        cancel_bound_s = longest_node_s(Path(self._session.end_profiling()))
+        first_s, arrays = first_row(self._timed, known, MEASURE_S)
         arguments = {argument.name: argument for argument in self._session.get_outputs()}
         declared = declared_by([arguments[name] for name in self._wanted])
         self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
+        if known is not None:
+            self.cost, self.max_batch = known, None if known.batches else 1
+            return
+        cancel_bound_s = longest_node_s(Path(self._session.end_profiling()))
         free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, cold_s, free, self.outputs)
-        self.max_batch = None if 2 in run_s else 1
+        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
         self.cost = Cost(
             run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes), cancel_bound_s=cancel_bound_s
         )
+        self.max_batch = None if self.cost.batches else 1
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()

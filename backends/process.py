@@ -201,7 +201,7 @@ class WorkerProcess:
         return list(probed.devices)
 
     async def load(self, model: Model, device: str | None = None) -> LoadedProgram:
-        """Load `model` on `device` (None: the first usable one), warmed up and measured."""
+        """Load `model` on `device` (None: the first usable one), warmed up and, where its cost is not known, measured."""
         message = wire.Load(
             next(self._ids),
             str(model.path),
@@ -209,6 +209,7 @@ class WorkerProcess:
             model.format,
             model.inputs,
             model.outputs,
+            model.known,
             device,
             self._bounds.load_s,
         )

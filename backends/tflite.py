@@ -78,7 +78,7 @@ class Tflite:
         wanted = wanted_outputs(list(known_outputs), model)
         program = TfliteProgram(new, interpreter, keeps_state, inputs, wanted)
         try:
-            program.warm_up(rows_are_free(declared, inputs), before_bytes, len(data))
+            program.warm_up(rows_are_free(declared, inputs), before_bytes, len(data), model.known)
         except KernelError as error:
             if error.code != INFERENCE_FAILED:
                 raise

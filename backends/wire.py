@@ -42,6 +42,7 @@ class Load(Message):
     format: str
     inputs: tuple[Tensor, ...]
     outputs: tuple[str, ...]
+    known: Cost | None
     device: str | None
     patience_s: float
 

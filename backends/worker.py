@@ -150,7 +150,14 @@ class Service:
 
     def _load(self, request: wire.Load) -> wire.Loaded:
         allow_processor_time(request.patience_s * PROCESSORS)
-        model = Model(Path(request.path), request.sha256, request.format, request.inputs, request.outputs)
+        model = Model(
+            Path(request.path),
+            request.sha256,
+            request.format,
+            request.inputs,
+            request.outputs,
+            request.known,
+        )
         device = request.device or self._first_usable()
         program = self._backend.load(model, device)
         self._programs[request.id] = program

@@ -23,6 +23,8 @@ from backends.contract import (
     running,
 )
 from backends.contract import __main__ as command
+from backends.kernel import Model
+from backends.null import Null, NullProgram
 
 pytest.importorskip("numpy")
 
@@ -185,6 +187,24 @@ def test_a_heavy_module_and_careless_options_are_caught(
         describing.options_refuse_what_they_do_not_know(subject)
     with pytest.raises(Broken, match="no description for run_us"):
         describing.options_are_documented(subject)
+
+
+class Forgetful(Null):
+    """A cost that is known makes it forget how many rows it takes."""
+
+    def load(self, model: Model, device: str) -> NullProgram:
+        program = super().load(model, device)
+        program.max_batch = 1 if model.known else None
+        return program
+
+
+def test_a_program_that_is_another_when_its_cost_is_known_is_caught(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.syspath_prepend(Path(__file__).parent)
+    subject = Subject(f"{Path(__file__).stem}:Forgetful", own_model(tmp_path))
+    with pytest.raises(Broken, match="with its cost known, outputs and max_batch are"):
+        describing.a_known_cost_changes_nothing(subject)
 
 
 def test_the_right_numbers_are_known_and_wrong_ones_are_seen(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """The cpu backend on models that fit, models that do not, and files that are no models."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,7 +12,7 @@ from packaged_models import stored as stored_model
 from backends.contract import CHECKS, Check, Subject
 from backends.cpu import Cpu, CpuOptions
 from backends.datatypes import NUMPY_NAMES
-from backends.kernel import KernelError, Model, Tensor
+from backends.kernel import Cost, KernelError, Model, Tensor
 from backends.onnx_program import OnnxProgram
 from backends.resident import resident_bytes
 from backends.tiny_onnx import external_constant, one_node
@@ -49,6 +50,16 @@ def outputs_of(program: OnnxProgram, rows: int, **inputs: "Array") -> "Array":
     given: Array = np.full((rows, *output.row_shape), 7, NUMPY_NAMES[output.datatype])
     program.run(inputs, {output.name: given})
     return given
+
+
+def test_a_cost_that_is_known_is_not_measured_again(tmp_path: Path) -> None:
+    model = stored(tmp_path, softmax("n", 4))
+    known = Cost({1: 0.125, 2: 0.25}, {1: 3.5}, bytes_resident=5_000, cancel_bound_s=0.75)
+    program = load(replace(model, known=known))
+    assert program.cost == known
+    assert program.max_batch is None
+    assert load(replace(model, known=Cost({1: 0.125}))).max_batch == 1
+    assert np.allclose(outputs_of(program, 3, x=np.ones((3, 4), "f4")), 0.25)
 
 
 def test_rows_can_be_batched_where_the_first_dimension_is_free(tmp_path: Path) -> None:

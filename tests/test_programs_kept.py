@@ -1,5 +1,6 @@
 """Programs stay loaded while the car stays ready, up to half of what their worker may take."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -30,5 +31,5 @@ async def test_the_program_that_was_used_least_recently_makes_room(tmp_path: Pat
         (station,) = car.service.stations
         for turn, width in enumerate((16, 32, 16, 64)):
             await run(fleet, f"night-{turn}", width)
-        assert [inputs[0].row_shape for _, inputs, _ in station._loads] == [(16,), (64,)]
+        assert [json.loads(program[64:])[0][0][2] for program in station._loads] == [[16], [64]]
         await run(fleet, "night-9", 32)  # what was let go of is loaded again

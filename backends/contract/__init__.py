@@ -14,6 +14,7 @@ from backends.contract.cancelling import (
     cancel_without_a_run_does_nothing,
 )
 from backends.contract.describing import (
+    a_known_cost_changes_nothing,
     a_program_describes_itself,
     costs_make_sense,
     importing_it_is_light,
@@ -59,6 +60,7 @@ CHECKS: Final[tuple[Check, ...]] = (
     an_unknown_output_is_refused,
     a_program_describes_itself,
     costs_make_sense,
+    a_known_cost_changes_nothing,
     a_run_fills_every_output,
     the_numbers_are_right,
     ordinary_numbers_give_no_nan,

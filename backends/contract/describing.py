@@ -4,6 +4,7 @@ import math
 import statistics
 import subprocess
 import sys
+from dataclasses import replace
 from typing import Final
 
 from pydantic import ValidationError
@@ -118,3 +119,17 @@ def costs_make_sense(subject: Subject) -> str:
         return (
             f"run_s[1] is {claimed_s:.3g} s, a run took {seen_s:.3g} s; {cost.bytes_resident} bytes resident"
         )
+
+
+def a_known_cost_changes_nothing(subject: Subject) -> str:
+    """A load that need not measure gives the same program, with the cost that was given or a new one."""
+    with subject.program() as program:
+        first, seen = program.cost, (program.outputs, program.max_batch)
+    with replace(subject, model=replace(subject.model, known=first)).program() as program:
+        again = program.outputs, program.max_batch
+        require(
+            again == seen,
+            f"with its cost known, outputs and max_batch are {again}, before {seen}",
+            "take from model.known only what would be measured",
+        )
+        return "taken over" if program.cost == first else "measured again"
