@@ -123,6 +123,7 @@ def _told(preemptions: Preemptions) -> status.PreemptionStatus:
         last_reason=last.reason.label,
         last_kill_ms=last.kill_ms,
         last_silent_ms=last.silent_ms,
+        last_said_ms=last.said_ms,
         max_silent_ms=max(preemption.silent_ms for preemption in preemptions.done),
         last_seen_ns=last.seen_ns,
     )

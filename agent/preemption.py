@@ -1,8 +1,8 @@
-"""The time-line of each preemption: from the cue to the memory being free."""
+"""The time-line of each preemption: from the cue to the memory being free and the fleet being told."""
 
 from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from agent.guard import Cue, Kill
 from agent.protocol.reasons import Reason
@@ -21,6 +21,8 @@ class Preemption:
     shut_ns: int
     killed_ns: int
     reaped_ns: int
+    said_ns: int | None = None
+    """When the last event about a task that it interrupted went out; None while there was none."""
 
     @property
     def kill_ms(self) -> float:
@@ -31,6 +33,11 @@ class Preemption:
     def silent_ms(self) -> float:
         """From the cue to every process of the worker reaped, so that its memory is free too."""
         return (self.reaped_ns - self.seen_ns) / 1e6
+
+    @property
+    def said_ms(self) -> float | None:
+        """From the cue to the last event out."""
+        return None if self.said_ns is None else (self.said_ns - self.seen_ns) / 1e6
 
 
 @dataclass(slots=True)
@@ -58,6 +65,11 @@ class Preemptions:
         """The worker with this `kill` is gone, with its memory."""
         self._reaped.append((kill, at_ns))
         self._match()
+
+    def said(self, reason: Reason, at_ns: int) -> None:
+        """The fleet was told that a task was preempted, which it is when its worker is gone."""
+        if self.done and self.done[-1].reason is reason:
+            self.done[-1] = replace(self.done[-1], said_ns=at_ns)
 
     def _match(self) -> None:
         gone = dict(self._reaped)

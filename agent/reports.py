@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from agent.job import Ending, Job, Key
 from agent.link import Hints, Link, LinkDown, TooLarge
 from agent.protocol import framing
-from agent.protocol.messages import Event, Offline, ReasonInfo, State
+from agent.protocol.messages import Event, Offline, ReasonInfo, State, TaskState
 from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
 from agent.store import TaskRow
@@ -35,6 +35,8 @@ class Reports:
     clock: Clock
     describe: Callable[[int], State]
     """Builds the state message for a sequence number."""
+    on_preempted: Callable[[Reason, int], None] = lambda _reason, _sent_ns: None
+    """Called when the event that a task was preempted has gone out, with its stamp of `clock`."""
     _seq: int = 0
     _state_at: float = field(default=-STATE_INTERVAL_S)
     _state_timer: asyncio.TimerHandle | None = None
@@ -42,7 +44,10 @@ class Reports:
     def event(self, job: Job, ending: Ending | None = None) -> asyncio.Future[None] | None:
         """Say the state of a job; a positive answer renews its lease. None while the link is down."""
         said = ending or Ending(job.state, None)
-        return self._send(self.topics.event, self._event(job.key, said, job.done, job.asked), job)
+        answer = self._send(self.topics.event, self._event(job.key, said, job.done, job.asked), job)
+        if answer is not None and said.state is TaskState.PREEMPTED and said.code is not None:
+            self.on_preempted(said.code, self.clock())
+        return answer
 
     def rejected(self, key: Key, ending: Ending) -> asyncio.Future[None] | None:
         """Say that a task was not taken."""

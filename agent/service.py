@@ -84,7 +84,9 @@ class Service:
             for backend in settings.backends
         ]
         self.link = self._link(topics)
-        self.reports = Reports(self.link, topics, store.boot, clock, self._describe)
+        self.reports = Reports(
+            self.link, topics, store.boot, clock, self._describe, self.preemptions.said
+        )
         self.energy = Energy(settings.meter, self.guard, clock)
         self.executor = self._executor()
         self.stays = self._stays()

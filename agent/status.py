@@ -49,6 +49,8 @@ class StoreStatus(msgspec.Struct):
 class PreemptionStatus(msgspec.Struct):
     """The preemptions since the start: milliseconds from the cue, of the last one and of the slowest.
 
+    The time-line is signal sent, worker gone with its memory, and, where a task was interrupted, event out.
+
     `last_seen_ns` is when the last cue was received, on CLOCK_BOOTTIME.
     """
 
@@ -56,6 +58,7 @@ class PreemptionStatus(msgspec.Struct):
     last_reason: str = ""
     last_kill_ms: float | None = None
     last_silent_ms: float | None = None
+    last_said_ms: float | None = None
     max_silent_ms: float | None = None
     last_seen_ns: int | None = None
 

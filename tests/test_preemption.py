@@ -82,3 +82,15 @@ def test_a_cue_without_a_worker_is_no_preemption(done: list[Preemption]) -> None
     preemptions.begin(Cue(DOOR, seen_ns=1, shut_ns=2, killed_ns=None))
     assert not preemptions.under_way
     assert preemptions.count == 0
+
+
+def test_the_time_line_ends_with_the_last_event_out(done: list[Preemption]) -> None:
+    preemptions = Preemptions(done.append)
+    preemptions.said(Reason.OWNER_PRESENT, 5 * MS)
+    preemptions.begin(CUE)
+    preemptions.reaped(first, 16 * MS)
+    assert preemptions.done[-1].said_ms is None
+    preemptions.said(Reason.OWNER_PRESENT, 18 * MS)
+    preemptions.said(Reason.OWNER_PRESENT, 19 * MS)
+    preemptions.said(Reason.CHARGE_LOW, 25 * MS)
+    assert preemptions.done[-1].said_ms == 9.0

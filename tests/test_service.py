@@ -70,6 +70,9 @@ async def test_an_opened_door_stops_inference_and_every_row_is_answered_once(
         assert preempted.reason is not None
         assert preempted.reason.code is Reason.OWNER_PRESENT
         assert preempted.rows_done == at_stop
+        line = car.service.preemptions.done[-1]
+        assert line.said_ns is not None
+        assert line.seen_ns <= line.shut_ns <= line.killed_ns <= line.reaped_ns <= line.said_ns
         assert all(station.pid is None for station in car.service.stations)
         car.car.close_door()
         await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
