@@ -11,32 +11,29 @@ import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
-from typing import Any, Final, Self, TypeVar
+from functools import partial
+from typing import Any, Final, Self
 
 import msgspec
 
 from backends import registry, wire
+from backends.calls import HUNG_FLOOR_S, Calls, ProtocolBroken, R, patience_s
 from backends.deaths import BACKEND_CRASHED, BACKEND_HUNG, judged, oom_kills
 from backends.group import ProcessGroup, Reaped
 from backends.heartbeat import BEAT_S, Heart
-from backends.kernel import CODES, Cancelled, Cost, Device, KernelError, Model, Spent
+from backends.kernel import Device, Model, Spent
 from backends.limits import START_S, Limit, Limits
-from backends.slots import Arena, LoadedProgram, Slot, layout
+from backends.slots import Arena, LoadedProgram, Slot
 from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import Clock, boottime_ns
 
 DEFAULT_LIMITS: Final = Limits()
 ARENA_BYTES: Final = 256 * 1024 * 1024
 """Default bound of what tensors under way may take; memory is used only as slots are written."""
-HUNG_FACTOR: Final = 10
-HUNG_FLOOR_S: Final = 5.0
-UNMEASURED_RUN_S: Final = 60.0
 REPLIES_PER_TURN: Final = 64  # then the loop's other readers have their turn
 SILENT_S: Final = 1.0  # a worker that closed its socket has this long to end by itself
 ONE_BLAS_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy only carries arrays here; a thread per core for it would be 40 MiB of address space and a slower end."""
-
-R = TypeVar("R", bound=wire.Message)
 
 
 class WorkerDied(Exception):  # noqa: N818 - what happened, not whose fault it was
@@ -58,17 +55,6 @@ class RunDone:
 
     spent: Spent
     cpu_s: float
-
-
-@dataclass(slots=True)
-class _Call:
-    """A request on its way: who waits, for what kind of reply, for how long, and the slot that it holds."""
-
-    future: "asyncio.Future[Any]"
-    expects: type[wire.Message]
-    patience_s: float
-    slot: Slot | None
-    waited_s: float = 0.0
 
 
 class WorkerProcess:
@@ -126,7 +112,7 @@ class WorkerProcess:
         self._spawn(arena_bytes, clock)
         self.pid = self._group.pid
         self._ids = itertools.count(1)
-        self._calls: dict[int, _Call] = {}
+        self._calls = Calls()
         self._unsent: deque[bytes] = deque()
         self._buffer = bytearray(wire.MESSAGE_BYTES + 1)
         self._encode = msgspec.msgpack.Encoder().encode
@@ -180,9 +166,8 @@ class WorkerProcess:
 
     async def stop(self, grace_s: float = 1.0) -> Reaped:
         """Cancel what runs, let the worker close its programs and leave; kill it after `grace_s`."""
-        for call in list(self._calls.values()):
-            if call.slot is not None:
-                self.cancel(call.slot)
+        for slot in self._calls.slots:
+            self.cancel(slot)
         try:
             if self._died is None and not self._unsent:
                 self._requests.shutdown(socket.SHUT_WR)
@@ -243,9 +228,9 @@ class WorkerProcess:
         """
         if slot.run_id is not None or slot.released:
             raise ValueError("this slot is running or released; take another")
-        patience_s = HUNG_FLOOR_S + HUNG_FACTOR * expected_s(slot.program.cost, slot.rows)
-        message = wire.Run(next(self._ids), slot.program.key, slot.rows, slot.offset, patience_s)
-        future = self._call(message, wire.Ran, patience_s, slot)
+        bound_s = patience_s(slot.program.cost, slot.rows)
+        message = wire.Run(next(self._ids), slot.program.key, slot.rows, slot.offset, bound_s)
+        future = self._call(message, wire.Ran, bound_s, slot)
         try:
             ran = await future
         finally:
@@ -267,11 +252,7 @@ class WorkerProcess:
     ) -> "asyncio.Future[R]":
         self._raise_if_dead()
         self._send(message)
-        future: asyncio.Future[R] = self._loop.create_future()
-        self._calls[message.id] = _Call(future, expects, patience_s, slot)
-        if slot is not None:
-            slot.run_id = message.id
-        return future
+        return self._calls.begin(message.id, expects, patience_s, slot)
 
     def _raise_if_dead(self) -> None:
         if self._died is not None:
@@ -318,33 +299,12 @@ class WorkerProcess:
             return False
         try:
             reply = self._decode(memoryview(self._buffer)[:size])
+            self._answered = True
+            self._calls.answer(reply)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
             return self._break(f"an unreadable message: {error}")
-        return self._answer(reply)
-
-    def _answer(self, reply: wire.Reply) -> bool:
-        self._answered = True
-        call = self._calls.get(reply.id)
-        if call is None or not isinstance(reply, (call.expects, wire.Failed, wire.Cancelled)):
-            return self._break(f"an answer that nobody waits for: {type(reply).__name__} {reply.id}")
-        if isinstance(reply, wire.Failed) and reply.code not in CODES:
-            return self._break(f"code {reply.code} is none of {sorted(CODES)}: {reply.text}")
-        if isinstance(reply, wire.Loaded):
-            try:
-                layout((*reply.inputs, *reply.outputs), rows=1)
-            except ValueError as error:
-                return self._break(str(error))
-        del self._calls[reply.id]
-        if call.slot is not None:
-            call.slot.settle()
-        if call.future.done():  # its waiter was cancelled
-            return True
-        if isinstance(reply, wire.Failed):
-            call.future.set_exception(KernelError(reply.code, reply.text))
-        elif isinstance(reply, wire.Cancelled):
-            call.future.set_exception(Cancelled())
-        else:
-            call.future.set_result(reply)
+        except ProtocolBroken as broken:
+            return self._break(str(broken))
         return True
 
     def _beat(self) -> None:
@@ -352,12 +312,9 @@ class WorkerProcess:
         if self._well():
             self._heart.beat()
         self._pulse = self._loop.call_later(BEAT_S, self._beat)
-        if (first := next(iter(self._calls.values()), None)) is None:
-            return
-        first.waited_s += BEAT_S  # by its own count: a loop that stood still finds the answers first
-        patience_s = first.patience_s + (0 if self._answered else START_S)
-        if first.waited_s > patience_s and not self._hung:
-            self._hung = f": it hung: no {first.expects.__name__} for {patience_s:.3g} s"
+        overdue = self._calls.overdue(BEAT_S, 0 if self._answered else START_S)
+        if overdue and not self._hung:
+            self._hung = f": it hung: {overdue}"
             self.kill()
 
     def _break(self, what: str) -> bool:
@@ -381,12 +338,7 @@ class WorkerProcess:
         self._loop.remove_writer(self._requests)
         self._requests.close()
         self._cancels.close()
-        calls, self._calls = self._calls, {}
-        for call in calls.values():
-            if call.slot is not None:
-                call.slot.settle()
-            if not call.future.done():
-                call.future.set_exception(WorkerDied(*self._died))
+        self._calls.fail(partial(WorkerDied, *self._died))
         self._unsent.clear()
         self._arena.retire()
         self._heart.close()
@@ -409,13 +361,3 @@ def _packet_pair(
     near, far = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)
     near.setblocking(False)
     return ours.enter_context(near), theirs.enter_context(far)
-
-
-def expected_s(cost: Cost, rows: int) -> float:
-    """Seconds that a run of `rows` rows takes, at most, going by the nearest batch that was measured."""
-    if not cost.run_s:
-        return UNMEASURED_RUN_S
-    if rows in cost.run_s:
-        return cost.run_s[rows]
-    nearest = max((batch for batch in cost.run_s if batch <= rows), default=min(cost.run_s))
-    return cost.run_s[nearest] * max(1.0, rows / nearest)

@@ -10,7 +10,7 @@ from wire_fleet import WireFleet, task, wire_fleet
 
 from agent.protocol.messages import Event, TaskState
 from agent.protocol.reasons import Reason
-from backends import process
+from backends import calls
 from fleet.broker import Broker, IotcoreBroker
 
 SLOW_US = 60_000
@@ -58,7 +58,7 @@ async def test_a_model_that_kills_its_worker_twice_is_refused(tmp_path: Path, io
 async def test_a_worker_that_hangs_is_ended_and_its_model_refused(
     tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(process, "HUNG_FLOOR_S", 0.3)
+    monkeypatch.setattr(calls, "HUNG_FLOOR_S", 0.3)
     config = write_config(tmp_path, iotcore.port, backend="unruly_backends:HoldsTheInterpreter")
     event = await ending(config, iotcore.port, TaskState.FAILED)
     assert code_of(event) is Reason.MODEL_INVALID

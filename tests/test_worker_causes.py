@@ -9,10 +9,11 @@ from pathlib import Path
 import pytest
 from workers import BYTES, started
 
-from backends import process
+from backends import calls, process
+from backends.calls import expected_s
 from backends.deaths import judged, oom_kills
 from backends.kernel import Cost
-from backends.process import WorkerDied, expected_s
+from backends.process import WorkerDied
 
 UNRULY = "unruly_backends"
 GROUPS = Path("/sys/fs/cgroup/memory")
@@ -26,7 +27,8 @@ def workers_find_the_unruly_backends(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def patience_is_short(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(process, "HUNG_FLOOR_S", 0.2)
+    for module in (calls, process):
+        monkeypatch.setattr(module, "HUNG_FLOOR_S", 0.2)
 
 
 @pytest.mark.usefixtures("patience_is_short")
