@@ -15,7 +15,13 @@ from backends.kernel import (
     Spent,
     Tensor,
 )
-from backends.measuring import MEASURE_S, described_outputs, first_row, seconds_by_batch
+from backends.measuring import (
+    SLOW_ROW_ON_PROCESSOR_S,
+    SLOW_ROW_S,
+    described_outputs,
+    first_row,
+    seconds_by_batch,
+)
 from backends.resident import give_freed_memory_back, grown_bytes
 from backends.slots import shape
 from firmware_shims.clock import boottime_ns
@@ -60,14 +66,16 @@ class TfliteProgram:
         self, rows_are_free: bool, before_bytes: int, file_bytes: int, known: Cost | None = None
     ) -> None:
         """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and how many rows fit."""
-        first_s, arrays = first_row(self._timed, known, MEASURE_S)
+        first_s, arrays = first_row(
+            self._timed, known, SLOW_ROW_S
+        )  # the first one packs the weights: 5 times as long
         declared = [declared_by(n, d) for n, d in zip(self._output_names, self._output_details, strict=True)]
         self.outputs = described_outputs(self._output_names, [output.datatype for output in declared], arrays)
         if known is not None:
             self.cost, self.max_batch = known, None if known.batches else 1
             return
         free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
+        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs, SLOW_ROW_ON_PROCESSOR_S)
         self.cost = Cost(run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes))
         self.max_batch = None if self.cost.batches else 1
 
