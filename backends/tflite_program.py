@@ -66,9 +66,8 @@ class TfliteProgram:
         self, rows_are_free: bool, before_bytes: int, file_bytes: int, known: Cost | None = None
     ) -> None:
         """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and how many rows fit."""
-        first_s, arrays = first_row(
-            self._timed, known, SLOW_ROW_S
-        )  # the first one packs the weights: 5 times as long
+        # the first row packs the weights: it takes 5 times as long
+        first_s, arrays = first_row(self._timed, known, SLOW_ROW_S)
         declared = [declared_by(n, d) for n, d in zip(self._output_names, self._output_details, strict=True)]
         self.outputs = described_outputs(self._output_names, [output.datatype for output in declared], arrays)
         if known is not None:
