@@ -79,7 +79,7 @@ async def measure(rounds: int) -> list[str]:
 
 
 async def _compare(packaged: Packaged, model: Model, rounds: int) -> Comparison:
-    async with _bare(model) as bare, _worker(packaged.use, model) as worker:
+    async with bare_runtime(model) as bare, _worker(packaged.use, model) as worker:
         await worker(5)
         run_ns = statistics.median(await bare(5))
         runs = max(3, round(TURN_S * 1e9 / run_ns))
@@ -97,7 +97,8 @@ async def _compare(packaged: Packaged, model: Model, rounds: int) -> Comparison:
 
 
 @contextlib.asynccontextmanager
-async def _bare(model: Model) -> AsyncIterator[Turn]:
+async def bare_runtime(model: Model) -> AsyncIterator[Turn]:
+    """The model in a process of its own, in its bare runtime."""
     process = await asyncio.create_subprocess_exec(
         *(sys.executable, "-m", "benchmarks.bare_runtime"),
         stdin=asyncio.subprocess.PIPE,

@@ -91,9 +91,9 @@ class Agent:
         status: dict[str, Any] = json.loads(line)["status"]
         return status
 
-    async def preemptions(self) -> Mapping[str, float]:
+    async def preemptions(self) -> Mapping[str, Any]:
         """The figures of the preemptions so far."""
-        figures: Mapping[str, float] = (await self.ask())["preemptions"]
+        figures: Mapping[str, Any] = (await self.ask())["preemptions"]
         return figures
 
 

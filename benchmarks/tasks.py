@@ -1,64 +1,144 @@
-"""Tasks end to end per second, with durable inbox and outbox, beside a bare MQTT request/response in the same run."""
+"""Tasks end to end per second, with durable inbox and outbox, beside a bare peer in turn in the same run.
 
-import hashlib
+The peer of the null backend is a bare MQTT request and response, that of real work the bare runtime, from a script
+that gets its inputs for nothing: what a task costs beyond its inference is all ours.
+"""
+
+import asyncio
+import os
 import statistics
 import tempfile
 import time
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Final
 
 from agent.link import LinkOptions
-from agent.protocol.messages import Datatype, ModelFormat, ModelRef
+from backends.kernel import Model
 from benchmarks import bare_mqtt
-from benchmarks.report import Figure
-from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Rig, broker, parked_car, until_ready
-from fleet.client import FleetClient, Input
+from benchmarks.kernels import bare_runtime
+from benchmarks.report import Figure, Tail
+from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, broker, parked_car, until_ready
+from benchmarks.task_kinds import Kind, echo, layers
+from fleet.client import FleetClient
 
-OUTSTANDING = 64
-PAYLOAD_BYTES = 1024
-MODEL = b"any bytes are a model to the null backend"
-REF = ModelRef("null", "1", hashlib.sha256(MODEL).hexdigest(), ModelFormat.ONNX)
+OUTSTANDING: Final = 64
+LATENCIES: Final = 200
+REAL_WORK: Final = (layers(256, 170, ">= 0.75"), layers(25_600, 850, ">= 0.90"))
+SMALL: Final = echo(1024, OUTSTANDING, ">= 1,500")
+LARGE: Final = echo(100 * 1024, OUTSTANDING, ">= 450")
+TICK_S: Final = 1 / os.sysconf("SC_CLK_TCK")
 
 
-async def measure(rounds: int, tasks: int) -> list[Figure]:
-    """Alternate rounds of `tasks` tasks and as many bare requests over one broker."""
-    ours: list[float] = []
-    bare: list[float] = []
-    latency_ms: list[float] = []
+@dataclass(slots=True)
+class Bench:
+    """A vehicle that works, and a fleet that gives it tasks of one kind."""
+
+    kind: Kind
+    agent: Agent
+    fleet: FleetClient
+    port: int
+    done: int = field(default=0)
+
+    async def rate(self, tasks: int) -> float:
+        """Tasks answered per second, each by a caller that waits for its answer before it sends the next."""
+        left = iter(range(tasks))
+
+        async def caller() -> None:
+            for _ in left:
+                await self.task()
+
+        begun_s = time.perf_counter()
+        async with asyncio.TaskGroup() as callers:
+            for _ in range(self.kind.outstanding):
+                callers.create_task(caller())
+        return tasks / (time.perf_counter() - begun_s)
+
+    async def task(self) -> None:
+        """One task, answered."""
+        await self.fleet.vehicle(VEHICLE, REGION).submit(self.kind.ref, self.kind.inputs)
+        self.done += 1
+
+    async def latency_ms(self) -> float:
+        """One task with nothing else under way."""
+        begun_s = time.perf_counter()
+        await self.task()
+        return (time.perf_counter() - begun_s) * 1e3
+
+    def agent_cpu_s(self) -> float:
+        """Processor time of the agent so far, without its workers."""
+        fields = Path(f"/proc/{self.agent.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(fields[11]) + int(fields[12])) * TICK_S
+
+
+@asynccontextmanager
+async def bench(kind: Kind) -> AsyncIterator[Bench]:
+    """Everything up, and the model loaded."""
     with tempfile.TemporaryDirectory() as folder, broker() as running, parked_car() as car:
-        rig = Rig(Path(folder), running, car, "null", settle_s=0.5)
+        rig = Rig(Path(folder), running, car, kind.use, settle_s=0.5)
         (Path(folder) / "models").mkdir()
-        (Path(folder) / "models" / REF.sha256).write_bytes(MODEL)
+        (Path(folder) / "models" / kind.ref.sha256).write_bytes(kind.model)
         options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench")
-        async with FleetClient(options, outstanding=OUTSTANDING) as fleet, rig.agent():
+        async with FleetClient(options, outstanding=kind.outstanding) as fleet, rig.agent() as agent:
             await fleet.until_up(WITHIN_S)
             await until_ready(fleet)
-            await _rate(fleet, OUTSTANDING)  # the worker starts, the model is loaded
-            for _ in range(rounds):
-                bare.append(await bare_mqtt.rate(running.port, tasks, OUTSTANDING, PAYLOAD_BYTES))
-                ours.append(await _rate(fleet, tasks))
-            latency_ms += [await _latency_ms(fleet) for _ in range(200)]
-    ratios = [mine / theirs for mine, theirs in zip(ours, bare, strict=True)]
-    where = f"{PAYLOAD_BYTES} B, {OUTSTANDING} outstanding, {running.name}"
+            ready = Bench(kind, agent, fleet, running.port)
+            await ready.rate(kind.outstanding)
+            yield ready
+
+
+async def measure(rounds: int, tasks: int) -> list[object]:
+    """Alternate rounds of about `tasks` tasks and as many of the peer's; print-ready lines."""
+    lines = await _beside_bare_mqtt(SMALL, rounds, tasks)
+    lines += await _beside_bare_mqtt(LARGE, rounds, max(OUTSTANDING, tasks // 4))
+    for kind in REAL_WORK:
+        lines += await _beside_bare_runtime(kind, rounds, max(kind.outstanding, tasks // 10))
+    return lines
+
+
+async def _beside_bare_mqtt(kind: Kind, rounds: int, tasks: int) -> list[object]:
+    ours: list[float] = []
+    bare: list[float] = []
+    cpu_ms: list[float] = []
+    payload_bytes = len(kind.inputs[0].data)
+    async with bench(kind) as ready:
+        for _ in range(rounds):
+            bare.append(await bare_mqtt.rate(ready.port, tasks, kind.outstanding, payload_bytes))
+            before_s = ready.agent_cpu_s()
+            ours.append(await ready.rate(tasks))
+            cpu_ms.append((ready.agent_cpu_s() - before_s) / tasks * 1e3)
+        latency_ms = [await ready.latency_ms() for _ in range(LATENCIES)]
+    where = f"{kind.name}, {kind.outstanding} outstanding"
+    small = kind is SMALL
     return [
-        Figure(f"tasks, null backend, {where}", "tasks/s", ours, ">= 1,000"),
-        Figure(f"bare aiomqtt request/response, {where}", "1/s", bare),
-        Figure("ratio of the two", "", ratios),
-        Figure("task latency, one outstanding", "ms", [statistics.median(latency_ms)]),
+        Figure(f"tasks, {where}", "tasks/s", ours, kind.goal),
+        Figure("  bare aiomqtt request/response", "1/s", bare),
+        Figure("  ratio of the two", "", _ratios(ours, bare)),
+        Figure("  processor time of the agent a task", "ms", cpu_ms, "<= 0.7" if small else ""),
+        Tail("  task latency, one outstanding", "ms", latency_ms, "p50 <= 2" if small else ""),
     ]
 
 
-async def _rate(fleet: FleetClient, tasks: int) -> float:
-    vehicle = fleet.vehicle(VEHICLE, REGION)
-    inputs = [Input("x", Datatype.UINT8, [1, PAYLOAD_BYTES], bytes(PAYLOAD_BYTES))]
-    begun_s = time.perf_counter()
-    offers = [vehicle.offer(REF, inputs) for _ in range(tasks)]
-    for offer in offers:
-        await offer.answer()
-    return tasks / (time.perf_counter() - begun_s)
+async def _beside_bare_runtime(kind: Kind, rounds: int, tasks: int) -> list[object]:
+    ours: list[float] = []
+    bare: list[float] = []
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / kind.ref.sha256
+        path.write_bytes(kind.model)
+        model = Model(path, kind.ref.sha256, kind.ref.format.value, kind.row)
+        async with bench(kind) as ready, bare_runtime(model) as run:
+            for _ in range(rounds):
+                bare.append(tasks / (sum(await run(tasks)) / 1e9))
+                ours.append(await ready.rate(tasks))
+    row_ms = 1e3 / statistics.median(bare)
+    return [
+        Figure(f"tasks, {kind.name}, {kind.outstanding} outstanding", "tasks/s", ours),
+        Figure(f"  bare runtime, {row_ms:.2f} ms a row", "1/s", bare),
+        Figure("  ratio of the two", "", _ratios(ours, bare), kind.goal),
+    ]
 
 
-async def _latency_ms(fleet: FleetClient) -> float:
-    inputs = [Input("x", Datatype.UINT8, [1, PAYLOAD_BYTES], bytes(PAYLOAD_BYTES))]
-    begun_s = time.perf_counter()
-    await fleet.vehicle(VEHICLE, REGION).submit(REF, inputs)
-    return (time.perf_counter() - begun_s) * 1000
+def _ratios(ours: Sequence[float], theirs: Sequence[float]) -> list[float]:
+    return [mine / other for mine, other in zip(ours, theirs, strict=True)]
