@@ -8,7 +8,7 @@ from typing import Annotated, Final
 
 import typer
 
-from benchmarks import car_days, endurance, footprint, kernels, starts, stay, tasks, worker_times
+from benchmarks import car_days, durability, endurance, footprint, kernels, starts, stay, tasks, worker_times
 from benchmarks import cues as preemptions
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
@@ -24,6 +24,7 @@ class What(StrEnum):
     CUES = "cues"
     KERNELS = "kernels"
     ENDURANCE = "endurance"
+    DURABILITY = "durability"
     STAY = "stay"
     CAR_DAYS = "car-days"
 
@@ -70,6 +71,7 @@ def _of_the_service(quick: bool, cues: int | None) -> dict[What, Measurement]:
         What.STARTS: lambda: starts.measure(rounds=3 if quick else 15),
         What.FOOTPRINT: lambda: footprint.measure(seconds=5 if quick else 60),
         What.TASKS: lambda: tasks.measure(rounds=2 if quick else 7, tasks=1000 if quick else 3000),
+        What.DURABILITY: lambda: durability.measure(quick),
         What.CUES: lambda: preemptions.measure(cues or (20 if quick else 200)),
     }
 

@@ -109,6 +109,8 @@ class Rig:
     can_options: Mapping[str, object] | None = None
     """Instead of the car's own; the car is then not heard."""
     backend_options: Mapping[str, object] = field(default_factory=dict)
+    environment: Mapping[str, str] = field(default_factory=dict)
+    """Of the agent, beyond our own."""
 
     def write(self) -> Path:
         """Write the configuration; the computer's temperature is the signal that CAN does not carry."""
@@ -142,7 +144,7 @@ class Rig:
             started_at = time.monotonic()
             process = await asyncio.create_subprocess_exec(
                 *(sys.executable, "-m", "agent", "run", "--config", str(config)),
-                env={**os.environ, "NOTIFY_SOCKET": str(address)},
+                env={**os.environ, **self.environment, "NOTIFY_SOCKET": str(address)},
                 stderr=asyncio.subprocess.DEVNULL,
             )
             try:

@@ -9,7 +9,7 @@ import os
 import statistics
 import tempfile
 import time
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -22,6 +22,7 @@ from benchmarks.kernels import bare_runtime
 from benchmarks.report import Figure, Tail
 from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, broker, parked_car, until_ready
 from benchmarks.task_kinds import Kind, echo, layers
+from fleet.broker import Broker
 from fleet.client import FleetClient
 
 OUTSTANDING: Final = 64
@@ -39,7 +40,7 @@ class Bench:
     kind: Kind
     agent: Agent
     fleet: FleetClient
-    port: int
+    broker: Broker
     done: int = field(default=0)
 
     async def rate(self, tasks: int) -> float:
@@ -67,6 +68,11 @@ class Bench:
         await self.task()
         return (time.perf_counter() - begun_s) * 1e3
 
+    def agent_mib(self) -> float:
+        """Resident memory of the agent, without its workers."""
+        pages = int(Path(f"/proc/{self.agent.process.pid}/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 2**20
+
     def agent_cpu_s(self) -> float:
         """Processor time of the agent so far, without its workers."""
         fields = Path(f"/proc/{self.agent.process.pid}/stat").read_text().rpartition(")")[2].split()
@@ -74,19 +80,35 @@ class Bench:
 
 
 @asynccontextmanager
-async def bench(kind: Kind) -> AsyncIterator[Bench]:
-    """Everything up, and the model loaded."""
+async def vehicle(
+    kind: Kind, environment: Mapping[str, str] | None = None
+) -> AsyncIterator[tuple[Agent, Broker]]:
+    """A parked car with its agent, which has the kind's model, and their broker. `environment` is the agent's."""
     with tempfile.TemporaryDirectory() as folder, broker() as running, parked_car() as car:
-        rig = Rig(Path(folder), running, car, kind.use, settle_s=0.5)
+        rig = Rig(Path(folder), running, car, kind.use, settle_s=0.5, environment=environment or {})
         (Path(folder) / "models").mkdir()
         (Path(folder) / "models" / kind.ref.sha256).write_bytes(kind.model)
-        options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench")
-        async with FleetClient(options, outstanding=kind.outstanding) as fleet, rig.agent() as agent:
-            await fleet.until_up(WITHIN_S)
-            await until_ready(fleet)
-            ready = Bench(kind, agent, fleet, running.port)
-            await ready.rate(kind.outstanding)
-            yield ready
+        async with rig.agent() as agent:
+            yield agent, running
+
+
+@asynccontextmanager
+async def bench(kind: Kind, environment: Mapping[str, str] | None = None) -> AsyncIterator[Bench]:
+    """Everything up, and the model loaded."""
+    async with vehicle(kind, environment) as (agent, running), fleet_of(running, kind) as fleet:
+        await until_ready(fleet)
+        ready = Bench(kind, agent, fleet, running)
+        await ready.rate(kind.outstanding)
+        yield ready
+
+
+@asynccontextmanager
+async def fleet_of(running: Broker, kind: Kind) -> AsyncIterator[FleetClient]:
+    """A fleet that is connected."""
+    options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench")
+    async with FleetClient(options, outstanding=kind.outstanding) as fleet:
+        await fleet.until_up(WITHIN_S)
+        yield fleet
 
 
 async def measure(rounds: int, tasks: int) -> list[object]:
@@ -105,7 +127,7 @@ async def _beside_bare_mqtt(kind: Kind, rounds: int, tasks: int) -> list[object]
     payload_bytes = len(kind.inputs[0].data)
     async with bench(kind) as ready:
         for _ in range(rounds):
-            bare.append(await bare_mqtt.rate(ready.port, tasks, kind.outstanding, payload_bytes))
+            bare.append(await bare_mqtt.rate(ready.broker.port, tasks, kind.outstanding, payload_bytes))
             before_s = ready.agent_cpu_s()
             ours.append(await ready.rate(tasks))
             cpu_ms.append((ready.agent_cpu_s() - before_s) / tasks * 1e3)
