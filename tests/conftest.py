@@ -8,7 +8,7 @@ import pytest
 import pytest_asyncio
 from hypothesis import settings
 
-pytest_plugins = ["broker_fixtures"]
+pytest_plugins = ["broker_fixtures", "fsd_fixtures"]
 
 # a busy machine is no defect of an example; pytest-timeout finds what hangs
 settings.register_profile("parkwatt", parent=settings(), deadline=None)

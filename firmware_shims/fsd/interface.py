@@ -8,8 +8,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, Protocol
 
-PROGRAM_FORMAT = "onnx-qlinear-1"
-"""A serialised ONNX model of integer operators only, for one row: what the emulator runs. A real driver names its own."""
+PROGRAM_FORMAT = "onnx-qdq-1"
+"""A quantised ONNX model in QDQ form, for one row: what the emulator runs (see `reading`). A real driver names its own."""
 
 
 class Code(enum.IntEnum):
@@ -57,6 +57,8 @@ class Capabilities:
     """ONNX names of what a program may hold."""
     program_format: str
     energy_source: Literal["counter", "model", "none"]
+    version: str = ""
+    """Of driver and firmware, or of the emulator: it changes when results or costs may."""
 
 
 @dataclass(frozen=True, slots=True)
