@@ -14,17 +14,15 @@ MEASURED_RUNS: Final = 5
 LARGEST_MEASURED_BATCH: Final = 64
 SLOW_ROW_S: Final = 0.5
 """From here on rows run one by one: a batch would gain little, and its warm-up would delay the first row."""
-SLOW_ROW_ON_PROCESSOR_S: Final = 0.01
-"""The same where a row fills the device already: two rows of a 14 ms detector take 28 ms."""
 
 Trial = Callable[[int], "tuple[float, Sequence[Array]]"]
 """Runs so many rows of zeros; seconds and outputs, or `KernelError`."""
 
 
-def first_row(trial: Trial, known: Cost | None, slow_row_s: float) -> "tuple[float, Sequence[Array]]":
+def first_row(trial: Trial, known: Cost | None, repeat_below_s: float) -> "tuple[float, Sequence[Array]]":
     """Seconds and outputs of a row. One that was quick is run again, unless the cost is known: it was cold."""
     seconds, arrays = trial(1)
-    return trial(1) if known is None and seconds < slow_row_s else (seconds, arrays)
+    return trial(1) if known is None and seconds < repeat_below_s else (seconds, arrays)
 
 
 def described_outputs(
@@ -44,15 +42,15 @@ def described_outputs(
 
 
 def seconds_by_batch(
-    trial: Trial, first_s: float, rows_are_free: bool, outputs: Sequence[Tensor], slow_row_s: float
+    trial: Trial, first_s: float, rows_are_free: bool, outputs: Sequence[Tensor]
 ) -> dict[int, float]:
     """Seconds of a run by batch size; only 1 where rows cannot be batched.
 
     They can when two rows run and every output has two then. `first_s` is what one row took when it was
-    run last. Rows that take `slow_row_s` are not batched.
+    run last.
     """
     run_s = {1: _shortest_s(trial, 1, first_s)}
-    if not rows_are_free or run_s[1] >= slow_row_s:
+    if not rows_are_free or run_s[1] >= SLOW_ROW_S:
         return run_s
     try:
         two_s, arrays = trial(2)

@@ -53,7 +53,7 @@ class CudaProgram:
         if known is not None:
             self.cost, self.max_batch = known, None if known.batches else 1
             return
-        run_s = seconds_by_batch(self._timed, first_s, rows_are_free, self.outputs, SLOW_ROW_S)
+        run_s = seconds_by_batch(self._timed, first_s, rows_are_free, self.outputs)
         repeats = MEASURED_RUNS if run_s[1] < SLOW_ROW_S else 1
         cancel_bound_s = max(first_s, *(self._timed(rows=1)[0] for _ in range(repeats)))
         self.cost = Cost(run_s=run_s, cancel_bound_s=cancel_bound_s)

@@ -7,7 +7,7 @@ import msgspec
 
 from backends import onnx_arena
 from backends.kernel import INFERENCE_FAILED, Cost, KernelError, Spent, Tensor
-from backends.measuring import SLOW_ROW_ON_PROCESSOR_S, described_outputs, first_row, seconds_by_batch
+from backends.measuring import MEASURE_S, described_outputs, first_row, seconds_by_batch
 from backends.onnx_runs import OnnxRuns
 from backends.onnx_session import timed_run_of_zeros
 from backends.onnx_signature import declared_by
@@ -48,7 +48,7 @@ class OnnxProgram:
         Its longest node bounds a cancel, because onnxruntime looks at `terminate` between nodes. `before_bytes`
         was resident before the load.
         """
-        first_s, arrays = first_row(self._timed, known, SLOW_ROW_ON_PROCESSOR_S)
+        first_s, arrays = first_row(self._timed, known, MEASURE_S)
         arguments = {argument.name: argument for argument in self._session.get_outputs()}
         declared = declared_by([arguments[name] for name in self._wanted])
         self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
@@ -57,7 +57,7 @@ class OnnxProgram:
             return
         cancel_bound_s = longest_node_s(Path(self._session.end_profiling()))
         free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs, SLOW_ROW_ON_PROCESSOR_S)
+        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
         self.cost = Cost(
             run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes), cancel_bound_s=cancel_bound_s
         )

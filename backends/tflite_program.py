@@ -16,7 +16,6 @@ from backends.kernel import (
     Tensor,
 )
 from backends.measuring import (
-    SLOW_ROW_ON_PROCESSOR_S,
     SLOW_ROW_S,
     described_outputs,
     first_row,
@@ -74,7 +73,7 @@ class TfliteProgram:
             self.cost, self.max_batch = known, None if known.batches else 1
             return
         free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs, SLOW_ROW_ON_PROCESSOR_S)
+        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
         self.cost = Cost(run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes))
         self.max_batch = None if self.cost.batches else 1
 
