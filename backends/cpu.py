@@ -8,6 +8,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from backends import onnx_arena
 from backends.kernel import BACKEND_UNUSABLE, Device, KernelError, Model
+from backends.onnx_int8 import saturates
 from backends.onnx_program import OnnxProgram
 from backends.onnx_runs import FATAL
 from backends.onnx_session import (
@@ -82,6 +83,8 @@ class Cpu:
         fit = fitted(self._session(runtime, data, self._session_options(runtime, "disabled")), model)
         options = self._session_options(runtime, self._options.optimisation)
         fit.bind(options)
+        if saturates(runtime):
+            options.add_session_config_entry("session.x64quantprecision", "1")
         options.enable_profiling = model.known is None
         options.profile_file_prefix = f"{scratch}/profile"
         session = self._session(runtime, data, options)
@@ -114,8 +117,6 @@ class Cpu:
         for key, value in {
             **onnx_arena.SESSION_ENTRIES,
             **OWN_BYTES_ONLY,
-            # without VNNI, x86 saturates sums of pairs of int8 products: slower there, but right everywhere
-            "session.x64quantprecision": "1",
             "session.intra_op.allow_spinning": "1" if self._options.spinning else "0",
         }.items():
             options.add_session_config_entry(key, value)

@@ -7,7 +7,6 @@ import os
 import signal
 import socket
 import sys
-import tempfile
 from collections import deque
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
@@ -23,6 +22,7 @@ from backends.group import ProcessGroup, Reaped
 from backends.heartbeat import BEAT_S, Heart
 from backends.kernel import Device, Model, Spent
 from backends.limits import START_S, Limit, Limits
+from backends.scratch import Scratch
 from backends.slots import Arena, LoadedProgram, Slot
 from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import Clock, boottime_ns
@@ -134,7 +134,7 @@ class WorkerProcess:
             self._heart = Heart()
             theirs.callback(self._heart.close_fd)
             ours.callback(self._heart.close)
-            self._scratch = tempfile.TemporaryDirectory(prefix="parkwatt-", ignore_cleanup_errors=True)
+            self._scratch = Scratch()
             ours.callback(self._scratch.cleanup)
             self._requests, far_requests = _packet_pair(ours, theirs)
             self._cancels, far_cancels = _packet_pair(ours, theirs)
@@ -145,7 +145,7 @@ class WorkerProcess:
                     **ONE_BLAS_THREAD,
                     **os.environ,
                     **NO_TELEMETRY,
-                    "TMPDIR": self._scratch.name,  # a worker that is killed cannot tidy up
+                    "TMPDIR": self._scratch.path,  # a worker that is killed cannot tidy up
                 },
                 pass_fds=fds,
                 clock=clock,

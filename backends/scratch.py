@@ -1,3 +1,5 @@
+"""The folder in which a worker may write, and what becomes of it when nobody is left to remove it."""
+
 import contextlib
 import fcntl
 import os

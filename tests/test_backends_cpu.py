@@ -9,6 +9,7 @@ import pytest
 from packaged_models import SENTENCES
 from packaged_models import stored as stored_model
 
+from backends import onnx_int8
 from backends.contract import CHECKS, Check, Subject
 from backends.cpu import Cpu, CpuOptions
 from backends.datatypes import NUMPY_NAMES
@@ -254,6 +255,28 @@ def test_an_int8_model_gives_what_the_bare_runtime_gives(
     assert program.max_batch is None
     assert program.cost.bytes_resident is not None
     assert program.cost.bytes_resident > model.path.stat().st_size
+
+
+@pytest.mark.parametrize(("saturating", "entry"), [(True, "1"), (False, None)])
+def test_int8_is_slowed_down_only_where_the_processor_would_cut_its_sums(
+    saturating: bool, entry: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_int8, "saturates", lambda _: saturating)
+    assert precision_of(load(stored_model(SENTENCES, "model.onnx", tmp_path, *WORDS))) == entry
+
+
+def precision_of(program: OnnxProgram) -> str | None:
+    try:
+        entry = program._session.get_session_options().get_session_config_entry("session.x64quantprecision")
+    except RuntimeError:  # it was not set
+        return None
+    return str(entry)
+
+
+def test_this_processor_sums_without_loss_or_is_known_not_to() -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    flags = Path("/proc/cpuinfo").read_text()
+    assert onnx_int8.saturates(onnxruntime) is ("avx2" in flags and "vnni" not in flags)
 
 
 def test_half_precision_is_computed(tmp_path: Path) -> None:
