@@ -261,7 +261,7 @@ def test_an_int8_model_gives_what_the_bare_runtime_gives(
 def test_int8_is_slowed_down_only_where_the_processor_would_cut_its_sums(
     saturating: bool, entry: str | None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(onnx_int8, "saturates", lambda _: saturating)
+    monkeypatch.setattr("backends.cpu.saturates", lambda _: saturating)
     assert precision_of(load(stored_model(SENTENCES, "model.onnx", tmp_path, *WORDS))) == entry
 
 
