@@ -1,6 +1,6 @@
 """What a simulated car shows of itself: readings that fail, fall silent while it sleeps, and come in steps."""
 
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Final
 
@@ -39,7 +39,7 @@ class Sensors:
         marks = self._marks.get(path)
         if marks is None or isinstance(value, bool | str):
             self.changed = True
-        elif (place := bisect_right(marks[0], value)) != marks[1]:
+        elif (place := _place(marks[0], value)) != marks[1]:
             self._marks[path] = (marks[0], place)
             self.changed = True
 
@@ -76,6 +76,11 @@ class Sensors:
             value = value if fault is Quality.STALE else None
         if path in self._values:
             self.readings[path] = Reading(path, value, SOURCE, now_ns, fault or Quality.GOOD)
+
+
+def _place(marks: Sequence[float], value: float) -> int:
+    """Between which marks a value lies; on one of them is a place of its own, since limits may include it or not."""
+    return bisect_left(marks, value) + bisect_right(marks, value)
 
 
 def stepped(step: float) -> Callable[[float], float]:

@@ -16,6 +16,7 @@ from benchmarks.car_lives import Life
 from benchmarks.car_traits import DAY_S, LIFE_DAYS, Traits, draw
 from benchmarks.simulated_car import BOOTED_NS, NS, Car
 from benchmarks.simulated_energy import CHARGER_EFFICIENCY
+from benchmarks.simulated_sensors import Sensors
 from firmware_shims import vss
 from firmware_shims.reading import Reading, Snapshot, Value
 
@@ -198,6 +199,20 @@ def test_a_car_that_nobody_needs_falls_asleep_and_shows_only_what_the_computer_r
     car.touch({vss.DRIVER_DOOR: True}, owner=True)
     car.settle()
     assert car.snapshot().good(vss.DRIVER_DOOR) is True
+
+
+@pytest.mark.parametrize("reads", [39.9, 40.1])
+def test_a_reading_that_leaves_a_limit_on_which_it_stood_is_looked_at(reads: float) -> None:
+    sensors = Sensors([vss.PACK_TEMPERATURE_MAX], {vss.PACK_TEMPERATURE_MAX: (39.0, 40.0, 41.0)})
+    sensors.show(vss.PACK_TEMPERATURE_MAX, 40.0, BOOTED_NS)
+    sensors.changed = False
+    sensors.show(vss.PACK_TEMPERATURE_MAX, reads, BOOTED_NS)
+    assert sensors.changed
+
+
+def test_a_car_that_stood_at_the_limit_in_a_summer_night_is_looked_at_when_it_gets_warmer() -> None:
+    """Drawn once among a million days: the pack read 40.0 at one step of the weather and 40.7 at the next."""
+    assert car_days.live(10, [3626]).broken == dict.fromkeys(Promise, 0.0)
 
 
 def test_a_car_does_not_switch_itself_off_under_an_owner_who_came_back() -> None:
