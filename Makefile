@@ -2,7 +2,7 @@
 PYTHON ?= python3
 BIN := .venv/bin
 
-.PHONY: demo test test-tflite lint bench docs clean
+.PHONY: demo test test-tflite lint asyncapi bench docs clean
 
 demo: .venv/demo
 	$(BIN)/parkwatt demo $(ARGS)
@@ -19,6 +19,19 @@ lint: .venv/dev
 	$(BIN)/ruff check . && $(BIN)/ruff format --check .
 	$(BIN)/mypy && $(BIN)/mypy tests
 	$(BIN)/lint-imports
+
+# what AsyncAPI's own parser says of the published document
+ifeq ($(shell command -v npm),)
+asyncapi:
+	@echo "docs/protocol/asyncapi.json is not checked: no npm on the PATH (apt-get install nodejs npm)"
+else
+asyncapi: .ci/asyncapi/node_modules
+	node .ci/asyncapi/validate.mjs docs/protocol/asyncapi.json
+endif
+
+.ci/asyncapi/node_modules: .ci/asyncapi/package-lock.json
+	npm ci --prefix .ci/asyncapi --ignore-scripts --no-audit --no-fund
+	touch $@
 
 bench: .venv/dev
 	$(BIN)/python -m benchmarks $(ARGS)
@@ -40,4 +53,4 @@ docs: .venv/dev
 	touch $@
 
 clean:
-	rm -rf .venv .venv-tflite
+	rm -rf .venv .venv-tflite .ci/asyncapi/node_modules

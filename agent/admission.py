@@ -5,6 +5,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Final
 
+from agent.fetch.errors import NotFetched
+from agent.fetch.place import checked
 from agent.protocol.messages import EnergySource, Task
 from agent.protocol.reasons import Reason, Refused
 from agent.settings import Settings
@@ -18,6 +20,7 @@ LIKELY_ENOUGH: Final = 0.9
 class Circumstances:
     """What the rules look at beside the task. `now` is never earlier than the newest trusted signed time.
 
+    `remote_bytes` stand at a URL, and on the disk once they are fetched; the other bytes are held in memory.
     `row_s`: measured seconds of one row of this model, None before the first. `stays_for`: P(the car stays at least
     so many seconds more), None where it is not known. `kills_workers`: this model has ended its worker twice.
     """
@@ -27,8 +30,10 @@ class Circumstances:
     now: dt.datetime
     open_tasks: int
     open_bytes: int
+    open_remote_bytes: int
     queued_s: float
     task_bytes: int
+    task_remote_bytes: int
     row_s: float | None
     stays_for: Callable[[float], float | None]
     kills_workers: bool
@@ -71,8 +76,22 @@ def _backend(task: Task, at: Circumstances) -> str | None:
     return None if known else f"backend {task.backend!r} is not here: {', '.join(names)}"
 
 
-def _inputs_url(task: Task, _: Circumstances) -> str | None:
-    return "inputs_url is not supported yet: send the inputs in the message" if task.inputs_url else None
+def _inputs_url(task: Task, at: Circumstances) -> str | None:
+    """As far as the URL alone tells; where its host is found and where its links lead is seen at the fetch."""
+    if task.inputs_url is None:
+        return None
+    try:
+        checked(task.inputs_url, at.settings.inputs.rules)
+    except NotFetched as error:
+        return f"inputs_url: {error.text}"
+    return None
+
+
+def _inputs_size(_: Task, at: Circumstances) -> str | None:
+    most = at.settings.inputs.max_bytes
+    if at.task_remote_bytes <= most:
+        return None
+    return f"the inputs at inputs_url have {at.task_remote_bytes} bytes, inputs.max_bytes is {most}"
 
 
 def _killer(task: Task, at: Circumstances) -> str | None:
@@ -104,6 +123,8 @@ def _queue(_: Task, at: Circumstances) -> str | None:
         return f"{at.open_tasks} tasks are open, queue_tasks is {limits.queue_tasks}"
     if at.open_bytes + at.task_bytes > limits.queue_bytes:
         return f"{at.open_bytes} + {at.task_bytes} bytes, queue_bytes is {limits.queue_bytes}"
+    if at.open_remote_bytes + at.task_remote_bytes > (most := at.settings.inputs.max_bytes):
+        return f"{at.open_remote_bytes} + {at.task_remote_bytes} bytes from URLs, inputs.max_bytes is {most}"
     if at.queued_s > limits.queue_s:
         return f"{at.queued_s:.3g} s of work are open, queue_s is {limits.queue_s:g}"
     return None
@@ -116,6 +137,7 @@ RULES: tuple[tuple[Reason, Callable[[Task, Circumstances], str | None]], ...] = 
     (Reason.LIMIT_ENERGY, _energy),
     (Reason.BACKEND_UNUSABLE, _backend),
     (Reason.INPUT_FETCH, _inputs_url),
+    (Reason.TOO_LARGE, _inputs_size),
     (Reason.MODEL_INVALID, _killer),
     (Reason.DEPARTURE_SOON, _stay),
     (Reason.QUEUE_FULL, _queue),

@@ -8,16 +8,15 @@ HEADROOM_BYTES = 4_096
 
 
 def link_options(settings: Settings) -> LinkOptions:
-    """The connection of this vehicle, without Will and subscriptions. Raises OSError for the password file."""
+    """The connection of this vehicle, without Will and subscriptions."""
     mqtt = settings.mqtt
-    password = mqtt.password_file.read_text("utf-8").rstrip("\r\n") if mqtt.password_file else None
     return LinkOptions(
         host=mqtt.host,
         port=mqtt.port,
         client_id=settings.vehicle.id,
         keepalive_s=mqtt.keepalive_s,
         username=mqtt.username,
-        password=password,
+        password_file=mqtt.password_file,
         ca_file=mqtt.ca_file,
         cert_file=mqtt.cert_file,
         key_file=mqtt.key_file,

@@ -65,12 +65,12 @@ def run(config: Config, log_format: LogFormat = LogFormat.JSON) -> None:
     from agent.control_socket import ControlSocketTakenError
     from agent.protocol.keys import KeyFileError
     from agent.service import serve
-    from agent.store import StoreUnusable
+    from agent.store import StoreFailed, StoreUnusable
 
     logs.configure(log_format.value)
     try:
         asyncio.run(serve(settings))
-    except* (StoreUnusable, ControlSocketTakenError, KeyFileError, OSError) as refused:
+    except* (StoreUnusable, StoreFailed, ControlSocketTakenError, KeyFileError, OSError) as refused:
         _fail(FAILED, *_texts(refused))
 
 

@@ -1,16 +1,14 @@
 """What a program costs on each backend here: measured at its first load, followed by every run, kept over a restart."""
 
-import logging
-from asyncio import Future
 from collections.abc import Callable
 from typing import Annotated, Final, NamedTuple
 
 import msgspec
 
+from agent.kept_notes import KeptNotes
 from agent.store import Store
 from backends.kernel import Cost
 
-log = logging.getLogger(__name__)
 NOTE: Final = "costs"
 PROGRAMS_KEPT: Final = 256
 """The least recently run are forgotten first."""
@@ -48,19 +46,13 @@ class Costs:
     """By program (`Job.program`) and the backend's name."""
 
     def __init__(self, store: Store, on_error: Callable[[BaseException], None]) -> None:
-        self._store = store
-        self._on_error = on_error
+        self._notes = KeptNotes(store, on_error)
         self._entries: dict[tuple[str, str], Entry] = {}
 
     async def restore(self) -> None:
         """Take up what an earlier start of the agent has measured."""
-        body = await self._store.run(lambda ledger: ledger.notes.read(NOTE))
-        try:
-            kept = msgspec.msgpack.decode(body or b"\x90", type=list[tuple[tuple[str, str], Entry]])
-        except msgspec.ValidationError as error:
-            log.info("what runs cost is measured anew, what is on disk is of another version: %s", error)
-            return
-        self._entries = dict(kept)
+        kept = msgspec.msgpack.Decoder(list[tuple[tuple[str, str], Entry]])
+        self._entries = dict(await self._notes.read(NOTE, kept.decode) or ())
 
     def row_s(self, program: str, backend: str) -> float | None:
         """Seconds of one row; None before any was run here."""
@@ -101,17 +93,12 @@ class Costs:
             return
         for entry, row_s in ran:
             entry.written_s = row_s
-        body = msgspec.msgpack.encode(list(self._entries.items()))
-        self._store.run(lambda ledger: ledger.notes.write(NOTE, body)).add_done_callback(self._written)
+        self._notes.write({NOTE: msgspec.msgpack.encode(list(self._entries.items()))})
 
     def _keep(self, program: str, backend: str, entry: Entry) -> None:
         self._entries[program, backend] = entry
         while len(self._entries) > PROGRAMS_KEPT:
             del self._entries[next(iter(self._entries))]
-
-    def _written(self, done: Future[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._on_error(error)
 
 
 def _followed(before: float, now: float) -> float:

@@ -10,19 +10,20 @@ import logging
 from collections import defaultdict, deque
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final
 
 from agent.batch import Batch, Part
+from agent.endings import Failure, failure_of, limit_reached
 from agent.guard import Guard
 from agent.job import Chunk, Ending, Job, Key, Origin
 from agent.journal import Journal
 from agent.killers import DEATHS, Killers
-from agent.models import ModelCache, ModelUnavailableError
+from agent.model_files import NotCached
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.runs import LANES, Errand, Runs
 from agent.station import GateShut, Loaded, Station
+from agent.supplies import Shortage, Supplies
 from backends.group import Reaped
 from backends.kernel import Cancelled, KernelError
 from backends.process import WorkerDied
@@ -30,9 +31,6 @@ from backends.slots import ArenaFull
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
-
-VEHICLE_SIDE: Final = 1000
-Failure = KernelError | ModelUnavailableError | Refused | ArenaFull
 
 
 class Misplaced(Exception):  # noqa: N818 - an answer, not an error
@@ -47,7 +45,7 @@ class Executor:
     guard: Guard
     runs: Runs
     journal: Journal
-    models: ModelCache
+    supplies: Supplies
     killers: Killers
     clock: Clock
     drain_s: float
@@ -67,9 +65,9 @@ class Executor:
         """Whether any job is under way."""
         return bool(self._running)
 
-    def is_running(self, job: Job) -> bool:
-        """Whether rows of this job are being run."""
-        return job in self._running and job.begun_ns is not None
+    def busy_since_ns(self, job: Job) -> int | None:
+        """When its rows began to run, or what it lacks to be fetched; None while it waits."""
+        return job.begun_ns if job in self._running else self.supplies.since_ns(job)
 
     @property
     def winding_down(self) -> bool:
@@ -91,6 +89,7 @@ class Executor:
         self._quiet.set()
         try:
             async with asyncio.TaskGroup() as tasks:
+                tasks.create_task(self.supplies.run(), name="supplies")
                 for station in self.stations:
                     for lane in range(LANES):
                         tasks.create_task(self._lane(station), name=f"lane-{station.name}-{lane}")
@@ -112,6 +111,7 @@ class Executor:
         if job.ended is None and self.jobs.pop(job.key, None) is not None:
             self.runs.cancel(job)
             self.journal.end(job, ending)
+            self.supplies.forget(job)
 
     def superseded(self, key: Key) -> None:
         """Forget a job that a newer attempt has ended on disk already."""
@@ -119,6 +119,7 @@ class Executor:
         if job is not None:
             job.ended = Ending(TaskState.SUPERSEDED, Reason.STALE_ATTEMPT)
             self.runs.cancel(job)
+            self.supplies.forget(job)
 
     def release_all(self, code: Reason, text: str) -> None:
         """Give every open job back to the fleet."""
@@ -127,12 +128,21 @@ class Executor:
 
     def on_verdict(self, verdict: Verdict) -> None:
         """Follow a verdict; for urgent ones the guard has killed the workers already."""
+        self.supplies.follow()
+        if not self.guard.may_exist:
+            for job in self.jobs.values():
+                if job.state is TaskState.RUNNING and job not in self._running:
+                    self._pause(job)
         if verdict.allowed:
             self._wake_all()
         if self.guard.may_exist:
             self._warm()
         elif not verdict.urgent and self._winding_down is None:
             self._winding_down = asyncio.get_running_loop().create_task(self._wind_down(), name="wind-down")
+
+    def on_room(self) -> None:
+        """Go on: what was done is on disk now."""
+        self._wake_all()
 
     def on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
         """Blame what was first in the hands of a worker that died by itself; of several jobs each is tried alone."""
@@ -161,8 +171,18 @@ class Executor:
             text = f"no device here runs {job.task.model.format.value} models on {wish}"
             self.end(job, Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text))
             return
-        heapq.heappush(self._queues[home], job)
-        self._wake(home)
+        if self.supplies.suffice(job) or (home.loaded(job) and not job.awaits_inputs):
+            heapq.heappush(self._queues[home], job)
+            self._wake(home)
+        else:
+            self.supplies.want(job, self._supplied)
+
+    def _supplied(self, job: Job, shortage: Shortage | None) -> None:
+        if shortage is not None:
+            self.end(job, failure_of(shortage))
+        elif job.ended is None:
+            self._enqueue(job)
+            self._warm()
 
     def _wake(self, station: Station) -> None:
         idle = self._idle[station]
@@ -196,7 +216,8 @@ class Executor:
 
     async def _lane(self, station: Station) -> None:
         while True:
-            job = self._pick(station) if self.guard.verdict.allowed and not station.pause_s else None
+            may_run = self.guard.verdict.allowed and not station.pause_s and not self.journal.stuck
+            job = self._pick(station) if may_run else None
             if job is None:
                 await self._wait(station)
                 continue
@@ -230,20 +251,22 @@ class Executor:
                 await self._rows(station, loaded, crew)
         except (GateShut, Cancelled):
             self._put_back(crew)
-        except Misplaced:
+        except (Misplaced, NotCached):
             self._enqueue(crew[0])
         except WorkerDied as death:
             by_itself = await station.ended()
             self._after_death(station, crew, death) if by_itself else self._put_back(crew)
-        except (KernelError, ModelUnavailableError, Refused, ArenaFull) as error:
+        except (KernelError, Refused, ArenaFull) as error:
             self._fail(crew, error)
 
     async def _load(self, station: Station, job: Job) -> Loaded:
-        path = await self.models.fetch(job.task.model.sha256)
         await station.ready()
         if self._home(job) is not station:
             raise Misplaced
-        with self.runs.errand(station, Errand([job])):
+        with (
+            self.supplies.models.held(job.task.model.sha256) as path,
+            self.runs.errand(station, Errand([job])),
+        ):
             return await self.runs.load(station, job, path)
 
     async def _rows(self, station: Station, loaded: Loaded, crew: list[Job]) -> None:
@@ -295,7 +318,7 @@ class Executor:
         try:
             self._begin(job, station, loaded)
         except Refused as error:
-            self.end(job, _failure(error))
+            self.end(job, failure_of(error))
             self._dismiss([job], crew)
             return None
         return job
@@ -306,11 +329,11 @@ class Executor:
             self._running.discard(job)
 
     def _goes_on(self, station: Station, crew: list[Job]) -> bool:
-        """Whether somebody of the crew has rows left, and no job of larger priority waits to go first."""
+        """Whether somebody of the crew has rows left, rows can be kept, and nobody of larger priority waits."""
         self._dismiss([job for job in crew if job.ended is not None], crew)
         queue = self._queues[station]
         overtaken = bool(crew and queue) and queue[0].task.priority > crew[0].task.priority
-        return bool(crew) and not (overtaken and queue[0].ended is None)
+        return bool(crew) and not self.journal.stuck and not (overtaken and queue[0].ended is None)
 
     def _keep(self, job: Job, chunk: Chunk) -> None:
         if job.ended is not None:
@@ -318,26 +341,30 @@ class Executor:
         try:
             self.journal.keep(job, chunk)
         except Refused as error:
-            self.end(job, _failure(error))
+            self.end(job, failure_of(error))
             return
         self.rows_done += chunk.end - chunk.begin
         if not job.missing:
             del self.jobs[job.key]
-        elif (limit := _limit_reached(job)) is not None:
+        elif (limit := limit_reached(job)) is not None:
             self.end(job, limit)
 
     # How work stops
 
     def _put_back(self, crew: Sequence[Job]) -> None:
         """Rows that are done stay done; the jobs go on by themselves when the car is ready again."""
-        blocker = next(iter(self.guard.verdict.blockers), None)
         for job in crew:
             if job.ended is not None:
                 continue
-            if job.begun_ns is not None and blocker is not None:
-                job.begun_ns = None
-                self.journal.pause(job, Ending(TaskState.PREEMPTED, blocker.reason, str(blocker.value)))
+            if job.begun_ns is not None:
+                self._pause(job)
             self._enqueue(job)
+
+    def _pause(self, job: Job) -> None:
+        blocker = next(iter(self.guard.verdict.blockers), None)
+        if blocker is not None:
+            job.begun_ns = None
+            self.journal.pause(job, Ending(TaskState.PREEMPTED, blocker.reason, str(blocker.value)))
 
     def _after_death(self, station: Station, crew: Sequence[Job], death: WorkerDied) -> None:
         """Try again, unless it is known by now that the model or the backend is at fault."""
@@ -355,7 +382,7 @@ class Executor:
     def _fail(self, crew: Sequence[Job], error: Failure) -> None:
         """End a job that failed by itself; of several that ran together each is tried alone."""
         if len(crew) == 1:
-            self.end(crew[0], _failure(error))
+            self.end(crew[0], failure_of(error))
             return
         for job in crew:
             job.alone = True
@@ -377,26 +404,3 @@ class Executor:
 
 def _names(jobs: Sequence[Job]) -> str:
     return ", ".join(f"{job.task.id}/{job.task.attempt}" for job in jobs)
-
-
-def _failure(error: Failure) -> Ending:
-    """Failures of the vehicle's side give the task back; only the others are held against it."""
-    if isinstance(error, ArenaFull):
-        return Ending(TaskState.RELEASED, Reason.OUT_OF_MEMORY, str(error))
-    code = Reason(error.code if isinstance(error, KernelError) else error.reason)
-    state = TaskState.FAILED if code < VEHICLE_SIDE else TaskState.RELEASED
-    return Ending(state, code, error.text)
-
-
-def _limit_reached(job: Job) -> Ending | None:
-    limits = job.task.limits
-    if limits.runtime_s is not None and job.device_s > limits.runtime_s:
-        text = f"ran {job.device_s:.3g} s, limits.runtime_s is {limits.runtime_s:g} s"
-        return Ending(TaskState.FAILED, Reason.LIMIT_RUNTIME, text)
-    if limits.energy_j is not None and job.energy_j is None:
-        text = f"limits.energy_j is {limits.energy_j:g} J, and no meter has measured the last rows"
-        return Ending(TaskState.RELEASED, Reason.BACKEND_UNUSABLE, text)
-    if limits.energy_j is not None and job.energy_j is not None and job.energy_j > limits.energy_j:
-        text = f"used {job.energy_j:.3g} J, limits.energy_j is {limits.energy_j:g} J"
-        return Ending(TaskState.FAILED, Reason.LIMIT_ENERGY, text)
-    return None

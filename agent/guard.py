@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 
 from agent.policy.memory import FRESH, Lasting
 from agent.policy.orders import Orders
+from agent.policy.region import Whereabouts
 from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
 from agent.signals import NS, SOURCE_SILENT_NS, Signals
@@ -115,7 +116,12 @@ class Guard:
     def recall(self, lasting: Lasting) -> None:
         """Go on from what was kept."""
         with self._lock:
-            self._memory = replace(self._memory, pack_use=lasting.pack_use, starts_ns=lasting.starts_ns)
+            self._memory = replace(
+                self._memory,
+                pack_use=lasting.pack_use,
+                starts_ns=lasting.starts_ns,
+                whereabouts=Whereabouts(outside=lasting.outside),
+            )
             self._judge(self._clock())
 
     def admit(self, kill: Kill) -> bool:

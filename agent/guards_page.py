@@ -101,6 +101,11 @@ ROWS: Final[dict[str, Row]] = {
     "own power rail": _same(
         lambda _: "ON", "Tesla party CAN, das1 and das2 HighCurrentLVState", "going down, fault, off"
     ),
+    "region": _same(
+        lambda _: "position inside vehicle.region_file and its margin, or not known; no file: not looked at",
+        "where data may be computed; a position that is lost changes nothing",
+        "seen outside, until seen inside",
+    ),
     "grid limit": Row(
         lambda _: "limit >= need of the smallest backend; it also limits the power",
         lambda _: "limit < that",

@@ -7,13 +7,15 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal
+from typing import Any, Final, Literal, TypeVar
 
 import msgspec
 
 from agent.admission import Circumstances, admit
+from agent.dead_letters import DeadLetters
 from agent.executor import Executor
 from agent.guard import Guard
+from agent.inputs import carried
 from agent.job import NS, Ending, Job, Key
 from agent.link import Inbound
 from agent.protocol import framing, jws, tensors
@@ -22,13 +24,18 @@ from agent.protocol.reasons import Reason, Refused
 from agent.protocol.topics import Topics
 from agent.reports import Reports, utc_now
 from agent.settings import Settings
+from agent.signed_time import SignedTime
 from agent.stays import Stays
-from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreFull, TaskRow
+from agent.store import Acceptance, Ledger, NewTask, Outcome, Store, StoreClosed, StoreFull, TaskRow
+from agent.trusted_keys import TrustedKeys
 from firmware_shims.clock import Clock
 
+T = TypeVar("T")
 log = logging.getLogger(__name__)
 BY_THE_FLEET: Final = Ending(TaskState.CANCELLED, Reason.CANCELLED, "by the fleet")
 EARLY_CANCELS_KEPT: Final = 1024
+QOS: Final = 1
+"""Of every message of the contract: with 0 nobody would know whether it arrived."""
 
 
 class _Identity(msgspec.Struct):
@@ -47,17 +54,17 @@ class Intake:
 
     settings: Settings
     topics: Topics
-    verifier: jws.Verifier
+    keys: TrustedKeys
+    time: SignedTime
     store: Store
     executor: Executor
     reports: Reports
     guard: Guard
     stays: Stays
+    dead_letters: DeadLetters
     clock: Clock
     on_store_error: Callable[[BaseException], None]
     draining: bool = False
-    time_floor_s: float = 0.0
-    """Unix seconds: the newest time in a trusted signed message. A car wakes with a wrong clock."""
     refused: Counter[str] = field(default_factory=Counter)
     _arrivals: int = 0
     _arriving: dict[Key, Job] = field(default_factory=dict)
@@ -67,7 +74,7 @@ class Intake:
 
     async def restore(self) -> None:
         """Take up what an earlier start left: the drain that holds, and the time floor."""
-        self.draining, self.time_floor_s = await self.store.run(
+        self.draining, self.time.floor_s = await self.store.run(
             lambda ledger: (ledger.facts.draining(), ledger.facts.time_floor())
         )
         self.guard.follow(replace(self.guard.orders, draining=self.draining))
@@ -81,16 +88,17 @@ class Intake:
             else:
                 self._control(inbound, framing.decode_control(body))
         except Refused as refused:
-            self._refuse(inbound, refused)
-            inbound.ack()
+            self._drop(inbound, refused)
 
     def _trusted(self, inbound: Inbound) -> bytes:
         """Return the signed bytes; raises Refused before anything in them is parsed."""
         if inbound.retain:
             raise Refused(Reason.MALFORMED, "a retained message is not taken: publish without retain")
+        if inbound.qos != QOS:
+            raise Refused(Reason.MALFORMED, f"QoS {inbound.qos} is not taken: publish with QoS {QOS}")
         signature, body = jws.split(inbound.payload)
         if signature is not None:
-            self.verifier.verify(signature, body)
+            self.keys.verify(signature, body)
         elif self.settings.trust.require_signatures:
             raise Refused(Reason.BAD_SIGNATURE, "the message is not signed")
         return body
@@ -101,6 +109,13 @@ class Intake:
         if key is not None:
             self.reports.rejected(key, Ending(TaskState.REJECTED, refused.reason, refused.text))
 
+    def _drop(self, inbound: Inbound, refused: Refused, key: Key | None = None) -> None:
+        """What could not be taken for anything is remembered, and never comes again."""
+        topic = inbound.topic.removeprefix(f"{self.topics.base}/")
+        self.dead_letters.bury(topic, inbound.payload, refused)
+        self._refuse(inbound, refused, key)
+        inbound.ack()
+
     # Tasks
 
     def _task(self, inbound: Inbound, body: bytes) -> None:
@@ -109,10 +124,9 @@ class Intake:
             self._check_size(body)
             task, tail = framing.decode_task(body)
             begin, end, total = tensors.rows_of(task)
-            inputs = tensors.unpack(task.inputs, tail)
+            inputs = carried(task, tail)
         except Refused as refused:
-            self._refuse(inbound, refused, _identity(body))
-            inbound.ack()
+            self._drop(inbound, refused, _identity(body))
             return
         self._arrivals += 1
         job = Job(
@@ -124,20 +138,27 @@ class Intake:
             lease_end_ns=received_ns + int(task.lease_s * NS),
             arrival=self._arrivals,
         )
-        offer = _Offer(
-            _new_task(job, body, received_ns), self._objection(job), self._signed_at(task.issued_at)
-        )
+        offer = _Offer(_new_task(job, body, received_ns), self._objection(job))
         self._arriving[job.key] = job
-        self.store.run(offer.take).add_done_callback(lambda done: self._taken(done, inbound, job))
+        taken = self.store.run(self._timed(task.issued_at, offer.take))
+        taken.add_done_callback(lambda done: self._taken(done, inbound, job))
 
     def _check_size(self, body: bytes) -> None:
         limit = self.settings.mqtt.max_payload_bytes
         if len(body) > limit:
             raise Refused(Reason.TOO_LARGE, f"the body has {len(body)} bytes, max_payload_bytes is {limit}")
 
-    def _signed_at(self, issued_at: dt.datetime) -> float | None:
-        """Unix seconds that can be trusted: a signature stood over them."""
-        return issued_at.timestamp() if self.settings.trust.require_signatures else None
+    def _timed(self, issued_at: dt.datetime, change: Callable[[Ledger], T]) -> Callable[[Ledger], T]:
+        """`change`, and in the same transaction the time floor, where a signature stood over the time."""
+        floor_s = self.time.hear(issued_at) if self.settings.trust.require_signatures else None
+        if floor_s is None:
+            return change
+
+        def raise_and_change(ledger: Ledger) -> T:
+            ledger.facts.raise_time_floor(floor_s)
+            return change(ledger)
+
+        return raise_and_change
 
     def _objection(self, job: Job) -> Refused | None:
         others = [
@@ -146,20 +167,24 @@ class Intake:
             for key, other in jobs.items()
             if key[0] != job.task.id
         ]
-        now_s = max(utc_now().timestamp(), self.time_floor_s)
         circumstances = Circumstances(
             settings=self.settings,
             energy_source=self.executor.runs.energy.source,
-            now=dt.datetime.fromtimestamp(now_s, dt.UTC),
+            now=self.time.now(),
             open_tasks=len(others),
             open_bytes=sum(other.nbytes for other in others),
+            open_remote_bytes=sum(other.remote_bytes for other in others),
             queued_s=self.executor.queued_s,
             task_bytes=job.nbytes,
+            task_remote_bytes=job.remote_bytes,
             row_s=self.executor.row_s(job),
             kills_workers=self.executor.killers.refused(job.task.model.sha256),
             stays_for=self.stays.likely,
         )
         try:
+            if self.settings.trust.require_signatures:
+                self.time.refuse_future(job.task.issued_at)
+                self.time.refuse_old(job.task.issued_at)
             admit(job.task, circumstances)
         except Refused as refused:
             return refused
@@ -178,17 +203,14 @@ class Intake:
             self.on_store_error(error)
             return
         inbound.ack()
-        if (signed_at := self._signed_at(job.task.issued_at)) is not None:
-            self.time_floor_s = max(self.time_floor_s, signed_at)
         decided = done.result()
         if isinstance(decided, Refused):
             self._refuse(inbound, decided, job.key)
         elif decided.outcome is Outcome.REPEAT:
             self._answer_again(job.key, decided.task)
         elif decided.outcome is Outcome.CONFLICT:
-            self._refuse(
-                inbound, Refused(Reason.REPLAYED, "other bytes came under this id and attempt"), job.key
-            )
+            other = Refused(Reason.REPLAYED, "other bytes came under this id and attempt")
+            self._drop(inbound, other, job.key)
         elif decided.outcome is Outcome.STALE:
             newer = f"attempt {decided.task.attempt} of this task is known"
             self._refuse(inbound, Refused(Reason.STALE_ATTEMPT, newer), job.key)
@@ -224,13 +246,17 @@ class Intake:
                 Reason.WRONG_AUDIENCE, f"for {message.audience}, this is {self.settings.vehicle.id}"
             )
         if isinstance(message, Settled):
-            stored = self.store.run(lambda ledger: ledger.settle(message.results))
+            settle = self._timed(message.issued_at, lambda ledger: ledger.settle(message.results))
+            stored = self.store.owe(settle, lane=inbound)
             stored.add_done_callback(lambda done: self._acknowledge(done, inbound))
         elif isinstance(message, Cancel):
             # Behind the task itself, which may be on its way to the disk.
-            turn = self.store.run(lambda _: None)
+            turn = self.store.owe(self._timed(message.issued_at, lambda _: None), lane=inbound)
             turn.add_done_callback(lambda done: self._cancel(done, inbound, message))
         else:
+            # No age is too old, because the newest order holds; one from the future would hold for ever.
+            if self.settings.trust.require_signatures:
+                self.time.refuse_future(message.issued_at)
             self._drain(inbound, message)
 
     def _cancel(self, done: asyncio.Future[None], inbound: Inbound, message: Cancel) -> None:
@@ -259,12 +285,15 @@ class Intake:
                 if self.draining:
                     self.executor.release_all(Reason.DRAINING, "the fleet has asked for a drain")
 
-        self.store.run(record).add_done_callback(follow)
+        change = self._timed(message.issued_at, record)
+        self.store.owe(change, lane=inbound).add_done_callback(follow)
 
     def _acknowledge(self, done: asyncio.Future[Any], inbound: Inbound) -> bool:
         if done.cancelled():
             return False
-        if (error := done.exception()) is not None:
+        if isinstance(error := done.exception(), StoreClosed):
+            return False  # not acknowledged: it comes again
+        if error is not None:
             self.on_store_error(error)
             return False
         inbound.ack()
@@ -277,11 +306,8 @@ class _Offer:
 
     new: NewTask
     objection: Refused | None
-    signed_at: float | None
 
     def take(self, ledger: Ledger) -> Acceptance | Refused:
-        if self.signed_at is not None:
-            ledger.facts.raise_time_floor(self.signed_at)
         if ledger.task(self.new.id, self.new.attempt) is None:
             if self.objection is not None:
                 return self.objection

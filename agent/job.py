@@ -135,18 +135,28 @@ class Job:
     """Rows still to run."""
     nbytes: int = field(init=False)
     """Bytes that its inputs hold in memory."""
+    remote_bytes: int = field(init=False)
+    """Bytes that its inputs have at their URL, and in a file here once they have been fetched."""
     program: str = field(init=False)
     """Jobs with the same one can share a program."""
 
     def __post_init__(self) -> None:
         self.left = sum(end - begin for begin, end in self.missing)
         self.nbytes = sum(view.nbytes for view in self.inputs)
+        self.remote_bytes = 0
+        if self.task.inputs_url is not None:
+            self.remote_bytes = sum(tensor.parameters.binary_data_size or 0 for tensor in self.task.inputs)
         self.program = program_key(self.task)
 
     @property
     def key(self) -> Key:
         """The identity (id, attempt)."""
         return self.task.id, self.task.attempt
+
+    @property
+    def awaits_inputs(self) -> bool:
+        """Whether its inputs are still at their URL."""
+        return bool(self.remote_bytes) and not self.inputs
 
     @property
     def order(self) -> tuple[int, dt.datetime, int]:

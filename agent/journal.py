@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import TypeVar
 
-from agent.job import DONE, NS, Chunk, Ending, Job, packed
+from agent.job import DONE, NS, Chunk, Ending, Job, Key, packed
 from agent.protocol.messages import TaskState
 from agent.reports import Reports, utc_now
 from agent.results import ResultBody, ResultWriter
-from agent.store import Ledger, Store, TaskEnded
+from agent.store import Ledger, Store, StoreClosed, StoreFull, TaskEnded
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -21,7 +22,10 @@ FLUSH_NS = NS
 
 @dataclass(frozen=True, slots=True)
 class Journal:
-    """Records in the store without waiting for it: jobs of the store are done in the order they are given."""
+    """Records in the store without waiting for it: what belongs to one task is done in the order it is given.
+
+    Where there is no room on disk it waits in memory, and no more rows should be run meanwhile: see `stuck`.
+    """
 
     store: Store
     reports: Reports
@@ -29,6 +33,11 @@ class Journal:
     clock: Clock
     on_error: Callable[[BaseException], None]
     """What is not on disk is not done: called when the store fails."""
+
+    @property
+    def stuck(self) -> bool:
+        """Whether something that is owed waits for room on disk."""
+        return self.store.writer.waiting > 0
 
     def keep(self, job: Job, chunk: Chunk) -> None:
         """Commit rows that are done. They leave with the last row, or when they have waited long enough.
@@ -43,12 +52,7 @@ class Journal:
         elif self.clock() - job.flushed_ns > FLUSH_NS:
             self._emit(job, final=False)
         else:
-            outputs, account = packed(chunk, job.origin)
-            self._store(
-                lambda ledger: ledger.commit_rows(
-                    *job.key, chunk.begin, chunk.end, outputs=outputs, usage=account
-                )
-            )
+            self._hold(job, chunk)
 
     def running(self, job: Job) -> None:
         """Say that a job lasts; a positive answer renews its lease."""
@@ -65,21 +69,17 @@ class Journal:
     def end(self, job: Job, ending: Ending) -> None:
         """End a job other than by its last row: what is done goes out, then its end."""
         job.ended = ending
-        bodies = self.results.take(job, final=False)
+        self._emit(job, final=False)
         at = utc_now().timestamp()
 
-        def record(ledger: Ledger) -> None:
-            _emit_all(ledger, job, bodies)
-            ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at)
-
         def say(_: None) -> None:
-            for body in bodies:
-                self.reports.result(body.body)
             answer = self.reports.event(job, ending)
             if answer is not None:
                 answer.add_done_callback(lambda done: self._told(job, done))
 
-        self._store(record, say)
+        self._store(
+            job, lambda ledger: ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at), say
+        )
 
     def _set_state(self, job: Job, ending: Ending) -> None:
         at = utc_now().timestamp()
@@ -89,25 +89,42 @@ class Journal:
                 self.reports.event(job, ending)
 
         self._store(
-            lambda ledger: ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at), say
+            job, lambda ledger: ledger.set_state(*job.key, ending.state, ending.code, ending.text, at=at), say
         )
 
     def _emit(self, job: Job, *, final: bool) -> None:
-        bodies = self.results.take(job, final=final)
+        """Put what is done into the outbox, each result by itself: what fits leaves, and is room once it is settled."""
         job.flushed_ns = self.clock()
+        for body in self.results.take(job, final=final):
+            self._store(job, partial(_emit, job.key, body), partial(self._say_result, job, body))
 
-        def say(_: None) -> None:
-            for body in bodies:
-                self.reports.result(body.body, job)
+    def _say_result(self, job: Job, body: ResultBody, _: int) -> None:
+        self.reports.result(body.body, job)
 
-        self._store(lambda ledger: _emit_all(ledger, job, bodies), say)
+    def _hold(self, job: Job, chunk: Chunk) -> None:
+        """Commit rows, so that a restart need not run them again; where there is no room for that they leave now."""
+        outputs, account = packed(chunk, job.origin)
+
+        def held(done: asyncio.Future[None]) -> None:
+            if not done.cancelled() and isinstance(done.exception(), StoreFull):
+                self._emit(job, final=False)
+            else:
+                self._stored(done, lambda _: None)
+
+        self.store.run(
+            lambda ledger: ledger.commit_rows(
+                *job.key, chunk.begin, chunk.end, outputs=outputs, usage=account
+            )
+        ).add_done_callback(held)
 
     def _told(self, job: Job, answer: asyncio.Future[None]) -> None:
         if not answer.cancelled() and answer.exception() is None:
-            self._store(lambda ledger: ledger.told(*job.key))
+            self._store(job, lambda ledger: ledger.told(*job.key))
 
-    def _store(self, record: Callable[[Ledger], T], then: Callable[[T], object] = lambda _: None) -> None:
-        self.store.run(record).add_done_callback(lambda done: self._stored(done, then))
+    def _store(
+        self, job: Job, record: Callable[[Ledger], T], then: Callable[[T], object] = lambda _: None
+    ) -> None:
+        self.store.owe(record, lane=job.key).add_done_callback(lambda done: self._stored(done, then))
 
     def _stored(self, done: asyncio.Future[T], then: Callable[[T], object]) -> None:
         if done.cancelled():
@@ -115,12 +132,11 @@ class Journal:
         error = done.exception()
         if error is None:
             then(done.result())
-        elif isinstance(error, TaskEnded):
-            log.info("%s", error)  # a newer attempt came in between
+        elif isinstance(error, TaskEnded | StoreClosed):
+            log.info("%s", error)  # a newer attempt came in between, or the next start does it again
         else:
             self.on_error(error)
 
 
-def _emit_all(ledger: Ledger, job: Job, bodies: list[ResultBody]) -> None:
-    for body in bodies:
-        ledger.emit(*job.key, body.begin, body.end, body.body, final=body.final)
+def _emit(key: Key, body: ResultBody, ledger: Ledger) -> int:
+    return ledger.emit(*key, body.begin, body.end, body.body, final=body.final)

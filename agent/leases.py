@@ -26,13 +26,13 @@ async def watch(executor: Executor) -> None:
             elif now_ns > job.lease_end_ns:
                 text = f"the lease of {job.task.lease_s:g} s was not renewed"
                 executor.end(job, Ending(TaskState.EXPIRED, Reason.EXPIRED, text))
-            elif executor.is_running(job) and now_ns >= _due_ns(job, now_ns):
+            elif (since_ns := executor.busy_since_ns(job)) is not None and now_ns >= _due_ns(job, since_ns):
                 executor.journal.running(job)
 
 
-def _due_ns(job: Job, now_ns: int) -> int:
+def _due_ns(job: Job, since_ns: int) -> int:
     """`running` is said of what lasts longer than a second, and each third of the lease from then on."""
     third_ns = int(job.task.lease_s * NS / 3)
     if job.state is TaskState.RUNNING:
         return job.said_ns + third_ns
-    return (job.begun_ns or now_ns) + min(NS, third_ns)
+    return since_ns + min(NS, third_ns)

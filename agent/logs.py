@@ -7,6 +7,8 @@ import math
 import sys
 from typing import Any, Final, Literal, TextIO
 
+from agent.sparing_logs import Sparing
+
 LogFormat = Literal["json", "text"]
 
 FIELD_MAX_CHARS: Final = 2_000
@@ -18,6 +20,7 @@ _OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {"message
 def configure(log_format: LogFormat, level: int = logging.INFO, stream: TextIO | None = None) -> None:
     """Send every logger's records to `stream` (default stderr) in one format."""
     target = logging.StreamHandler(stream or sys.stderr)
+    target.addFilter(Sparing())
     target.setFormatter(JsonFormatter() if log_format == "json" else TextFormatter())
     logging.basicConfig(level=level, handlers=[target], force=True)
     logging.captureWarnings(True)

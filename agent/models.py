@@ -1,26 +1,18 @@
-"""The model cache: files named by the SHA-256 of their bytes, copied from the source and checked before use."""
+"""The model cache: fetched by hash from `models.source`, checked, and kept where a later change cannot reach it."""
 
 import asyncio
-import hashlib
-import os
-import stat
-import tempfile
 import threading
+from contextlib import AbstractContextManager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import BinaryIO, Final
-from urllib.parse import unquote, urlsplit
 
+from agent.fetch.errors import FetchError, Interrupted, NotFetched, TooLarge, Unwritable
+from agent.fetch.fetch import fetch
+from agent.fetch.network import LIVE, Network
+from agent.fetch.thread import in_thread
+from agent.model_files import ModelFiles
 from agent.protocol.reasons import Reason
-
-CHUNK_BYTES: Final = 1 << 20
-PART: Final = ".part"
-
-
-def unsupported(source: str) -> str:
-    """Why models cannot be taken from `source`; empty when they can."""
-    if urlsplit(source).scheme == "file":
-        return ""
-    return f"models.source {source!r}: https is not supported yet; give a file:/// folder"
+from agent.settings import ModelSettings
 
 
 class ModelUnavailableError(Exception):
@@ -32,143 +24,92 @@ class ModelUnavailableError(Exception):
         self.text = text
 
 
+@dataclass(slots=True)
+class _Errand:
+    """A fetch that is under way, and how many wait for it."""
+
+    path: asyncio.Future[Path]
+    off: threading.Event
+    waiting: int = 0
+
+
 class ModelCache:
-    """Models from `{source}/{sha256}` in at most `max_bytes` of `cache_dir`; the least recently used go first.
+    """Models from `{source}/{sha256}` in `cache_dir`. Lives on the event loop; files and network are for threads.
 
     A cached file is a copy of mode 0400: neither a hard link nor a later change of the source reaches it.
     """
 
-    def __init__(self, source: str, cache_dir: Path, max_bytes: int) -> None:
-        self._source = source
-        self._dir = cache_dir
-        self._max_bytes = max_bytes
-        self._verified: set[str] = set()
-        self._one_at_a_time = asyncio.Lock()
-        for part in cache_dir.glob(f"*{PART}"):  # from an agent that was killed while it copied
-            part.unlink()
+    def __init__(self, settings: ModelSettings, network: Network = LIVE) -> None:
+        self._settings = settings
+        self._network = network
+        self._files = ModelFiles(settings.cache_dir, settings.cache_max_bytes, settings.largest_bytes)
+        self._errands: dict[str, _Errand] = {}
 
-    async def fetch(self, sha256: str) -> Path:
-        """The cached file, copied from the source first if need be; call it right before the file is opened.
+    def has(self, sha256: str) -> bool:
+        """Whether the model is here, with the right bytes."""
+        return self._files.has(sha256)
 
-        `sha256` is 64 lower-case hex digits, as the wire contract has checked. Raises `ModelUnavailableError`
-        with 130 (the source does not have it), 131 (other bytes), 101 (larger than the cache) or 1031 (the
-        cache cannot be written).
-        """
-        abandoned = threading.Event()
-        async with self._one_at_a_time:
-            try:
-                return await asyncio.to_thread(self._provide, sha256, abandoned)
-            finally:
-                abandoned.set()  # a thread that nobody waits for any more ends with its present chunk
+    def held(self, sha256: str) -> AbstractContextManager[Path]:
+        """The file of a model, kept while it is being opened; raises `NotCached`, also where `has` said yes before."""
+        return self._files.held(sha256)
 
     def resident(self) -> list[str]:
         """The hashes in the cache, least recently used first."""
-        return [path.name for path in self._by_age()]
+        return self._files.resident()
 
-    def _provide(self, sha256: str, abandoned: threading.Event) -> Path:
-        path = self._dir / sha256
-        if self._cached(path):
-            os.utime(path)
-            return path
-        with _open_source(self._source, sha256) as source:
-            self._stage(source, path, abandoned)
-        self._verified.add(sha256)
-        return path
+    async def fetch(self, sha256: str) -> Path:
+        """Have the model here: one fetch, however many ask for it. It ends when nobody waits for it any more.
 
-    def _cached(self, path: Path) -> bool:
-        """Whether the file is there with the right bytes; those of an earlier run are hashed again once."""
-        if not path.exists():
-            return False
-        if path.name not in self._verified:
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != path.name:
-                    path.unlink()
-                    return False
-            self._verified.add(path.name)
-        return True
-
-    def _stage(self, source: BinaryIO, path: Path, abandoned: threading.Event) -> None:
-        """Copy while hashing into a temporary file; only a file with the right hash gets the name."""
-        size = os.fstat(source.fileno()).st_size
-        if size > self._max_bytes:
-            raise ModelUnavailableError(
-                Reason.TOO_LARGE,
-                f"model of {size} bytes, cache of {self._max_bytes} bytes: raise models.cache_max_bytes",
-            )
+        `sha256` is 64 lower-case hex digits, as the wire contract has checked. Raises `ModelUnavailableError`
+        with 130 (the source does not have it), 131 (other bytes), 101 (too large), 1031 (the cache cannot be
+        written) or 1032 (no way to the source now).
+        """
+        errand = self._errands.get(sha256) or self._sent_for(sha256)
+        errand.waiting += 1
         try:
-            self._dir.mkdir(mode=0o700, parents=True, exist_ok=True)
-            self._make_room(size)
-            descriptor, name = tempfile.mkstemp(suffix=PART, dir=self._dir)
-        except OSError as error:
-            raise self._unwritable(error) from error
-        part = Path(name)
-        try:
-            with os.fdopen(descriptor, "wb") as target:
-                digest = self._copy(source, target, size, abandoned)
-            if digest != path.name:
-                raise ModelUnavailableError(
-                    Reason.MODEL_HASH, f"the source's bytes have SHA-256 {digest}, wanted {path.name}"
-                )
-            part.chmod(0o400)
-            part.rename(path)
-        except OSError as error:
-            raise self._unwritable(error) from error
+            return await asyncio.shield(errand.path)
         finally:
-            part.unlink(missing_ok=True)
+            errand.waiting -= 1
+            if not errand.waiting:
+                errand.off.set()
+                self._forget(sha256, errand)
 
-    def _copy(self, source: BinaryIO, target: BinaryIO, size: int, abandoned: threading.Event) -> str:
-        """Copy `size` bytes to the disk and return their SHA-256."""
-        digest = hashlib.sha256()
-        while size and not abandoned.is_set():
-            chunk = _read(source, min(size, CHUNK_BYTES))
-            if not chunk:
-                break
-            digest.update(chunk)
-            target.write(chunk)
-            size -= len(chunk)
-        if abandoned.is_set():
-            raise ModelUnavailableError(Reason.CANCELLED, "nobody waits for this model any more")
-        target.flush()
-        os.fsync(target.fileno())  # a power cut must not leave a short file under a trusted name
-        return digest.hexdigest()
+    def _sent_for(self, sha256: str) -> _Errand:
+        off = threading.Event()
+        errand = _Errand(in_thread("model", lambda: self._provide(sha256, off)), off)
+        errand.path.add_done_callback(lambda _: self._forget(sha256, errand))
+        self._errands[sha256] = errand
+        return errand
 
-    def _make_room(self, size: int) -> None:
-        """Remove the least recently used until `size` more bytes fit."""
-        sizes = {path: path.stat().st_size for path in self._by_age()}
-        excess = sum(sizes.values()) + size - self._max_bytes
-        for path, freed in sizes.items():
-            if excess <= 0:
-                break
-            path.unlink()
-            self._verified.discard(path.name)
-            excess -= freed
+    def _forget(self, sha256: str, errand: _Errand) -> None:
+        if self._errands.get(sha256) is errand:
+            del self._errands[sha256]
 
-    def _by_age(self) -> list[Path]:
-        files = [path for path in self._dir.glob("[0-9a-f]*") if path.suffix != PART]
-        return sorted(files, key=lambda path: path.stat().st_mtime_ns)
+    def _provide(self, sha256: str, off: threading.Event) -> Path:
+        try:
+            path = self._files.recognise(sha256)
+            if path is not None:
+                return path
+            with self._files.arriving(sha256, off) as landing:
+                url = f"{self._settings.source.rstrip('/')}/{sha256}"
+                fetch(url, self._settings.rules, landing, off, self._network)
+                if landing.sha256() != sha256:
+                    raise ModelUnavailableError(
+                        Reason.MODEL_HASH,
+                        f"the source's bytes have SHA-256 {landing.sha256()}, wanted {sha256}",
+                    )
+            return self._settings.cache_dir / sha256
+        except (NotFetched, TooLarge, Unwritable, Interrupted) as error:
+            raise self._unavailable(error) from error
 
-    def _unwritable(self, error: OSError) -> ModelUnavailableError:
-        text = f"the model cache {self._dir} cannot be written ({error.strerror}): see models.cache_dir"
-        return ModelUnavailableError(Reason.STORE_FULL, text)
-
-
-def _open_source(source: str, sha256: str) -> BinaryIO:
-    if why := unsupported(source):
-        raise ModelUnavailableError(Reason.MODEL_NOT_FOUND, why)
-    path = Path(unquote(urlsplit(source).path)) / sha256
-    try:
-        # Opening a FIFO of that name without O_NONBLOCK would wait for ever.
-        file = os.fdopen(os.open(path, os.O_RDONLY | os.O_NONBLOCK), "rb")
-    except OSError as error:
-        raise ModelUnavailableError(Reason.MODEL_NOT_FOUND, f"{path}: {error.strerror}") from error
-    if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
-        file.close()
-        raise ModelUnavailableError(Reason.MODEL_NOT_FOUND, f"{path}: not a regular file")
-    return file
-
-
-def _read(source: BinaryIO, size: int) -> bytes:
-    try:
-        return source.read(size)
-    except OSError as error:
-        raise ModelUnavailableError(Reason.MODEL_NOT_FOUND, f"reading the model: {error.strerror}") from error
+    def _unavailable(self, error: FetchError) -> ModelUnavailableError:
+        """What may pass, and what this vehicle lacks, is not held against the task."""
+        if isinstance(error, Unwritable):
+            text = f"the model cache {self._settings.cache_dir} cannot be written ({error.text}): see models.cache_dir"
+            return ModelUnavailableError(Reason.STORE_FULL, text)
+        reason = Reason.MODEL_NOT_FOUND
+        if isinstance(error, TooLarge):
+            reason = Reason.TOO_LARGE
+        elif isinstance(error, Interrupted):
+            reason = Reason.LINK_LOST
+        return ModelUnavailableError(reason, error.text)

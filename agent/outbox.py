@@ -1,11 +1,12 @@
 """What is owed to the fleet is said again after every reconnect, until the fleet has it."""
 
 import asyncio
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 
 from agent.reports import Reports
-from agent.store import Ledger, Store, TaskRow
+from agent.store import Ledger, Store, StoreClosed, StoreFailed, TaskRow
 
 PAGE = 32
 """Results under way at a time while old ones are repeated, so that new work is not starved."""
@@ -17,9 +18,18 @@ class Outbox:
 
     store: Store
     reports: Reports
+    on_error: Callable[[BaseException], None]
 
     async def repeat(self) -> None:
         """Send everything that is owed once, oldest first; stops when the link goes down."""
+        try:
+            await self._repeat()
+        except StoreClosed:
+            return  # the next start goes on
+        except StoreFailed as error:
+            self.on_error(error)
+
+    async def _repeat(self) -> None:
         for row in await self.store.run(lambda ledger: ledger.untold()):
             await self._tell(row)
         after_key = 0
@@ -38,7 +48,7 @@ class Outbox:
             return
         (outcome,) = await asyncio.gather(answer, return_exceptions=True)
         if outcome is None:
-            await self.store.run(lambda ledger: ledger.told(row.id, row.attempt))
+            await self.store.owe(lambda ledger: ledger.told(row.id, row.attempt), (row.id, row.attempt))
 
 
 def _page(ledger: Ledger, after_key: int) -> list[tuple[int, bytes]]:

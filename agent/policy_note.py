@@ -1,4 +1,4 @@
-"""What of the policy's memory outlives the process: what work took from the traction battery, and the last starts.
+"""What of the policy's memory outlives the process: use of the traction battery, last starts, seen outside the region.
 
 On disk the stamps are wall-clock times. What was stamped by a clock that could not be trusted counts as new.
 """
@@ -19,6 +19,7 @@ class _Note(msgspec.Struct, array_like=True):
     counting: bool
     soc_pct: float | None
     starts: list[float | None]
+    outside: bool = False
 
 
 def written(lasting: Lasting, now_ns: int, unix_s: float | None) -> bytes:
@@ -33,6 +34,7 @@ def written(lasting: Lasting, now_ns: int, unix_s: float | None) -> bytes:
         counting=use.counting,
         soc_pct=use.soc_pct,
         starts=[wall(stamp_ns) for stamp_ns in lasting.starts_ns],
+        outside=lasting.outside,
     )
     return msgspec.msgpack.encode(note)
 
@@ -47,4 +49,4 @@ def read(body: bytes, now_ns: int, unix_s: float | None) -> Lasting:
         return now_ns - int(max(0.0, unix_s - wall_s) * NS)
 
     use = PackUse(tuple((stamp(wall_s), pct) for wall_s, pct in note.taken), note.counting, note.soc_pct)
-    return Lasting(use, tuple(stamp(wall_s) for wall_s in note.starts))
+    return Lasting(use, tuple(stamp(wall_s) for wall_s in note.starts), note.outside)

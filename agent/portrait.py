@@ -5,6 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from agent import status
+from agent.dead_letters import DeadLetters
 from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Guard
@@ -13,11 +14,12 @@ from agent.policy.modes import Situation, mode_of
 from agent.policy.orders import Orders
 from agent.preemption import Preemptions
 from agent.protocol.messages import Blocker, Mode, OpenTask, State
+from agent.protocol.reasons import Reason
 from agent.reports import utc_now
 from agent.settings import Settings
 from agent.station import Station
 from agent.stays import Stays
-from agent.store import Counts
+from agent.store import Counts, Store
 from firmware_shims.clock import Clock
 
 
@@ -36,6 +38,8 @@ class Portrait:
     stays: Stays
     energy: Energy
     link: Link
+    store: Store
+    dead_letters: DeadLetters
     clock: Clock
 
     @property
@@ -96,9 +100,8 @@ class Portrait:
             ],
             preemptions=_told(self.preemptions),
             link=status.LinkStatus(link.up, self._wall(link.since_ns), link.error),
-            store=status.StoreStatus(
-                counts.open_tasks, counts.unsettled_results, counts.file_bytes, self.settings.store.max_bytes
-            ),
+            store=_stored(counts, self.settings.store.max_bytes, self.store),
+            dead_letters=_dead(self.dead_letters),
             orders=_standing(self.guard.orders),
             meter=_metering(self.energy),
             expected_s=self.stays.expected_s,
@@ -126,6 +129,35 @@ def _told(preemptions: Preemptions) -> status.PreemptionStatus:
         last_said_ms=last.said_ms,
         max_silent_ms=max(preemption.silent_ms for preemption in preemptions.done),
         last_seen_ns=last.seen_ns,
+    )
+
+
+def _stored(counts: Counts, max_bytes: int, store: Store) -> status.StoreStatus:
+    return status.StoreStatus(
+        open_tasks=counts.open_tasks,
+        unsettled_results=counts.unsettled_results,
+        bytes_used=counts.used_bytes,
+        bytes_max=max_bytes,
+        waiting=store.writer.waiting,
+        salvage=store.salvage,
+    )
+
+
+def _dead(dead_letters: DeadLetters) -> status.DeadLettersStatus:
+    return status.DeadLettersStatus(
+        counts={Reason(code).label: messages for code, messages in dead_letters.counts.items()},
+        newest=[
+            status.DeadLetterStatus(
+                at=dt.datetime.fromtimestamp(letter.at, dt.UTC),
+                topic=letter.topic,
+                code=Reason(letter.reason_code),
+                text=letter.text,
+                size_bytes=letter.size_bytes,
+                sha256=letter.sha256.hex(),
+                head=letter.head,
+            )
+            for letter in dead_letters.newest
+        ],
     )
 
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 
 from agent.job import Ending, Job, Key
-from agent.link import Hints, Link, LinkDown, TooLarge
+from agent.link import Hints, Link, LinkDown, PublishRefused, TooLarge
 from agent.protocol import framing
 from agent.protocol.messages import Event, Offline, ReasonInfo, State, TaskState
 from agent.protocol.reasons import Reason
@@ -40,6 +40,8 @@ class Reports:
     _seq: int = 0
     _state_at: float = field(default=-STATE_INTERVAL_S)
     _state_timer: asyncio.TimerHandle | None = None
+    _forbidden: set[str] = field(default_factory=set)
+    """Topics on which the broker refused the last message; each is complained of once."""
 
     def event(self, job: Job, ending: Ending | None = None) -> asyncio.Future[None] | None:
         """Say the state of a job; a positive answer renews its lease. None while the link is down."""
@@ -124,16 +126,21 @@ class Reports:
             return None
         if job is not None:
             job.said_ns = sent_ns
-        answer.add_done_callback(lambda done: _answered(done, job, sent_ns, topic))
+        answer.add_done_callback(lambda done: self._answered(done, job, sent_ns, topic))
         return answer
 
-
-def _answered(answer: asyncio.Future[None], job: Job | None, sent_ns: int, topic: str) -> None:
-    """A negative answer or a lost link is not an error of ours: results and endings are said again."""
-    if answer.cancelled():
-        return
-    error = answer.exception()
-    if error is not None:
-        log.info("%s was not taken: %s", topic, error)
-    elif job is not None:
-        job.renew(sent_ns)
+    def _answered(self, answer: asyncio.Future[None], job: Job | None, sent_ns: int, topic: str) -> None:
+        """A negative answer or a lost link is not an error of ours: results and endings are said again."""
+        if answer.cancelled():
+            return
+        error = answer.exception()
+        if isinstance(error, PublishRefused):
+            level = logging.INFO if topic in self._forbidden else logging.WARNING
+            log.log(level, "%s; let this vehicle publish there, or correct vehicle.id or mqtt.root", error)
+            self._forbidden.add(topic)
+        elif error is not None:
+            log.info("%s was not taken: %s", topic, error)
+        else:
+            self._forbidden.discard(topic)
+            if job is not None:
+                job.renew(sent_ns)

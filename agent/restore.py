@@ -2,6 +2,7 @@
 
 import datetime as dt
 
+from agent.inputs import carried
 from agent.job import NS, Job, unpacked
 from agent.protocol import framing, tensors
 from agent.protocol.messages import TaskState
@@ -23,7 +24,7 @@ def _job(ledger: Ledger, row: TaskRow, now: dt.datetime, now_ns: int, arrival: i
     left_s = max(row.received_at, row.state_at) + row.lease_s - now.timestamp()
     return Job(
         task=task,
-        inputs=tensors.unpack(task.inputs, tail),
+        inputs=carried(task, tail),
         rows=(row.rows_from, row.rows_to),
         total_rows=tensors.rows_of(task)[2],
         missing=ledger.missing(row.id, row.attempt),

@@ -1,27 +1,31 @@
 """The service: wires signals, guard, store, link and executor together and runs them until it is told to stop."""
 
 import asyncio
+import contextlib
 import logging
 import signal
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from agent import leases, policy_note, stay_prior, wall_clock
+from agent import leases, policy_note, stay_prior
 from agent.broker import link_options
 from agent.commands import Commands
 from agent.control_server import ControlServer
 from agent.costs import Costs
+from agent.dead_letters import DeadLetters
 from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Cue, Guard, Kill
 from agent.housekeeping import keep_house
+from agent.inputs import Inputs
 from agent.intake import Intake
 from agent.job import Ending, Job
 from agent.journal import Journal
+from agent.kept_notes import KeptNotes
 from agent.killers import Killers
 from agent.link import Inbound, Link, Will
 from agent.models import ModelCache
@@ -31,8 +35,7 @@ from agent.policy.memory import Lasting
 from agent.policy.verdict import Policy, Verdict
 from agent.portrait import Portrait
 from agent.preemption import Preemption, Preemptions
-from agent.protocol import framing, jws
-from agent.protocol.keys import load_public_keys
+from agent.protocol import framing
 from agent.protocol.messages import Offline, State, TaskState
 from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
@@ -40,11 +43,14 @@ from agent.reports import Reports, utc_now
 from agent.restore import open_jobs
 from agent.results import ResultWriter
 from agent.runs import Runs
-from agent.settings import Settings, TrustSettings
+from agent.settings import Settings
+from agent.signed_time import SignedTime
 from agent.station import Station
 from agent.stays import Stays
-from agent.store import Store
+from agent.store import Store, StoreFailed
+from agent.supplies import Supplies
 from agent.threads import Threads
+from agent.trusted_keys import TrustedKeys
 from agent.version import version
 from backends.group import Reaped
 from firmware_shims.clock import Clock, boottime_ns
@@ -57,7 +63,10 @@ GOODBYE_S = 1.0
 
 
 class Service:
-    """One agent over one store. `sources` replaces those of the settings, for a car that a program drives."""
+    """One agent over one store. `sources` replaces those of the settings, for a car that a program drives.
+
+    `wall` is the car's own clock in unix seconds, right or wrong.
+    """
 
     def __init__(
         self,
@@ -66,27 +75,32 @@ class Service:
         *,
         sources: Sequence[Source] | None = None,
         clock: Clock = boottime_ns,
+        wall: Callable[[], float] = time.time,
     ) -> None:
         self.settings = settings
         self.store = store
         self._clock = clock
+        trust = settings.trust
+        self.keys = TrustedKeys(trust.task_keys_dir, required=trust.require_signatures)
+        self.time = SignedTime(wall, trust.max_age_s)
         self._loop = asyncio.get_running_loop()
         self._restored: list[Job] = []
+        self._notes = KeptNotes(store, self._fail)
+        self.dead_letters = DeadLetters(store, self._fail)
+        store.writer.on_stuck = self._hand_over_stuck
         self._repeating: asyncio.Task[None] | None = None
         self._kept = Lasting()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
         topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
-        self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self._wall_s)
+        self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self.time.wall_s)
         self.preemptions = Preemptions(self._preempted)
         self.stations = [
             Station(backend, self.guard, self._on_reaped, settings.models.cache_dir)
             for backend in settings.backends
         ]
         self.link = self._link(topics)
-        self.reports = Reports(
-            self.link, topics, store.boot, clock, self._describe, self.preemptions.said
-        )
+        self.reports = Reports(self.link, topics, store.boot, clock, self._describe, self.preemptions.said)
         self.energy = Energy(settings.meter, self.guard, clock)
         self.executor = self._executor()
         self.stays = self._stays()
@@ -102,28 +116,33 @@ class Service:
             stays=self.stays,
             energy=self.energy,
             link=self.link,
+            store=store,
+            dead_letters=self.dead_letters,
             clock=clock,
         )
         self.intake = Intake(
             settings=settings,
             topics=topics,
-            verifier=jws.Verifier(_trusted_keys(settings.trust)),
+            keys=self.keys,
+            time=self.time,
             store=store,
             executor=self.executor,
             reports=self.reports,
             guard=self.guard,
             stays=self.stays,
+            dead_letters=self.dead_letters,
             clock=clock,
             on_store_error=self._fail,
         )
         pushed = [source for source in self._sources if isinstance(source, PushedSignals)]
         self.commands = Commands(self.guard, store, self.portrait, pushed)
-        self._outbox = Outbox(store, self.reports)
+        self._outbox = Outbox(store, self.reports, self._fail)
 
     def _policy(self) -> Policy:
         declared = frozenset(path for source in self._sources for path in source.stale_after_s)
         powers_w = [backend.max_power_w for backend in self.settings.backends]
-        policy = Policy(self.settings.policy, declared, sum(powers_w), min(powers_w))
+        region = self.settings.vehicle.on_the_map
+        policy = Policy(self.settings.policy, declared, sum(powers_w), min(powers_w), region)
         if policy.missing:
             missing = ", ".join(sorted(policy.missing))
             log.warning("no configured source offers %s: work is never allowed", missing)
@@ -141,21 +160,18 @@ class Service:
     def _executor(self) -> Executor:
         settings, clock = self.settings, self._clock
         results = ResultWriter(settings.mqtt.max_payload_bytes)
-        models = settings.models
+        inputs = Inputs(settings.inputs.rules, settings.models.cache_dir / "inputs")
         return Executor(
             stations=self.stations,
             guard=self.guard,
             runs=Runs(self.stations, self.guard, Costs(self.store, self._fail), self.energy),
             journal=Journal(self.store, self.reports, results, clock, self._fail),
-            models=ModelCache(models.source, models.cache_dir, models.cache_max_bytes),
+            supplies=Supplies(ModelCache(settings.models), inputs, self.guard, clock),
             killers=Killers(self.store, self._fail),
             clock=clock,
             drain_s=settings.policy.drain_s,
             on_activity=self.reports.state_changed,
         )
-
-    def _wall_s(self) -> float | None:
-        return wall_clock.trusted(time.time(), self.intake.time_floor_s)
 
     def _stays(self) -> Stays:
         return Stays(
@@ -164,7 +180,7 @@ class Service:
             prior=stay_prior.load(self.settings.vehicle.stay_prior_file).prior,
             zone=ZoneInfo(self.settings.policy.time_zone),
             clock=self._clock,
-            wall=self._wall_s,
+            wall=self.time.wall_s,
             on_store_error=self._fail,
         )
 
@@ -183,12 +199,16 @@ class Service:
             executing = self._loop.create_task(self.executor.run(), name="executor")
             leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
             staying = self._loop.create_task(self.stays.watch(self.reports.state_changed), name="stays")
-            tidying = self._loop.create_task(keep_house(self.store), name="housekeeping")
+            tidying = self._loop.create_task(
+                keep_house(self.store, signed=self.settings.trust.require_signatures), name="housekeeping"
+            )
+            trusting = self._loop.create_task(self.keys.watch(), name="keys")
             linking = self._loop.create_task(self.link.run(), name="link")
             stack.push_async_callback(_ended, executing)
             stack.push_async_callback(_ended, leasing)
             stack.push_async_callback(_ended, staying)
             stack.push_async_callback(_ended, tidying)
+            stack.push_async_callback(_ended, trusting)
             stack.push_async_callback(_ended, linking)
             stack.push_async_callback(self._say_goodbye, linking)
             for source in self._sources:
@@ -204,6 +224,7 @@ class Service:
                 leasing,
                 staying,
                 tidying,
+                trusting,
                 linking,
                 threads.failed,
                 control.failed,
@@ -265,6 +286,17 @@ class Service:
             self._repeating.cancel()
         self._repeating = self._loop.create_task(self._outbox.repeat(), name="outbox")
 
+    def _hand_over_stuck(self, stuck: bool) -> None:
+        """From the store's thread."""
+        self._loop.call_soon_threadsafe(self._on_stuck, stuck)
+
+    def _on_stuck(self, stuck: bool) -> None:
+        if stuck:
+            log.warning("the store is full: what is done is kept in memory, no new work until there is room")
+        else:
+            log.info("there is room in the store again")
+            self.executor.on_room()
+
     def _fail(self, error: BaseException) -> None:
         if not self._failed.done():
             self._failed.set_exception(error)
@@ -279,6 +311,7 @@ class Service:
         await self.executor.killers.restore()
         await self.executor.runs.costs.restore()
         await self.intake.restore()
+        await self.dead_letters.restore()
         await (
             self._recall_policy()
         )  # behind the intake: the time floor says whether the wall clock can be right
@@ -286,21 +319,18 @@ class Service:
         await self.stays.restore()
 
     async def _recall_policy(self) -> None:
-        body = await self.store.run(lambda ledger: ledger.notes.read(policy_note.NOTE))
-        if body is not None:
-            self._kept = policy_note.read(body, self._clock(), self._wall_s())
-            self.guard.recall(self._kept)
+        kept = await self._notes.read(
+            policy_note.NOTE, lambda body: policy_note.read(body, self._clock(), self.time.wall_s())
+        )
+        if kept is not None:
+            self._kept = kept
+            self.guard.recall(kept)
 
     def _keep_policy(self) -> None:
         if self.guard.lasting != self._kept:
             self._kept = self.guard.lasting
-            body = policy_note.written(self._kept, self._clock(), self._wall_s())
-            writing = self.store.run(lambda ledger: ledger.notes.write(policy_note.NOTE, body))
-            writing.add_done_callback(self._written)
-
-    def _written(self, done: asyncio.Future[None]) -> None:
-        if not done.cancelled() and (error := done.exception()) is not None:
-            self._fail(error)
+            body = policy_note.written(self._kept, self._clock(), self.time.wall_s())
+            self._notes.write({policy_note.NOTE: body})
 
     async def _say_goodbye(self, linking: asyncio.Task[None]) -> None:
         """End the workers, give back what is open, say offline; none of it may take long."""
@@ -309,7 +339,9 @@ class Service:
         self.executor.release_all(Reason.RESTARTED, "the agent stops")
         for station in self.stations:
             await station.close()
-        await self.store.run(lambda _: None)
+        self.dead_letters.write()
+        with contextlib.suppress(StoreFailed):  # it may be what ends the agent
+            await self.store.run(lambda _: None)
         try:
             async with asyncio.timeout(GOODBYE_S):
                 answer = self.reports.offline()
@@ -319,13 +351,6 @@ class Service:
                 await asyncio.wait([linking])
         except TimeoutError:
             log.warning("the broker did not take the good-bye within %g s", GOODBYE_S)
-
-
-def _trusted_keys(trust: TrustSettings) -> dict[str, bytes]:
-    """Public keys by id. A signature is verified wherever there is one, required or not."""
-    if not trust.require_signatures and not trust.task_keys_dir.is_dir():
-        return {}
-    return load_public_keys(trust.task_keys_dir)
 
 
 async def _ended(task: asyncio.Task[Any]) -> None:
@@ -340,5 +365,9 @@ async def serve(settings: Settings) -> None:
     loop = asyncio.get_running_loop()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.set)
-    async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
+    async with Store.open(
+        settings.store.path,
+        max_bytes=settings.store.max_bytes,
+        ballast_bytes=settings.store.ballast_bytes,
+    ) as store:
         await Service(settings, store).run(stop)

@@ -18,11 +18,16 @@ from pydantic import (
     model_validator,
 )
 
-from agent import stay_prior
+from agent import region_file, stay_prior
 from agent.config_file import ConfigError, OptionsError, merged, read
+from agent.fetch.errors import NotFetched
+from agent.fetch.place import HostPattern, Rules, checked
 from agent.meter_settings import MeterSettings
+from agent.policy.region import Region as RegionOnTheMap
 from agent.policy.settings import PolicySettings
 from agent.protocol import messages
+from agent.secret_file import exposure
+from agent.store.room import reserve_of
 from backends import registry as backend_registry
 from backends.limits import LOAD_S, MEMORY_BYTES
 from firmware_shims import registry as signal_registry
@@ -30,6 +35,8 @@ from firmware_shims.clock import Clock, boottime_ns
 from firmware_shims.reading import Source
 
 T = TypeVar("T")
+MESSAGES_KEPT: Final = 3
+"""Results that a full store can always hold: with them it empties itself (see agent.store.room)."""
 SOCKET_PATH_MAX_BYTES: Final = 107
 """unix(7): sun_path holds 108 bytes with the final NUL."""
 
@@ -59,6 +66,33 @@ def _readable_file(path: Path) -> Path:
     return path
 
 
+def _absolute(path: Path) -> Path:
+    if not path.is_absolute():
+        raise ValueError("should be an absolute path")
+    return path
+
+
+def _model_source(url: str) -> str:
+    try:
+        checked(url, Rules("models"))
+    except NotFetched as error:
+        raise ValueError(f"{error.text}; should be file:///a/folder or https://host/path") from error
+    if "?" in url:
+        raise ValueError("has a query, and the hash of a model is put behind it: give a URL without one")
+    return url
+
+
+def _host_pattern(host: str) -> str:
+    HostPattern.of(host)
+    return host
+
+
+def _secret_file(path: Path) -> Path:
+    if problem := exposure(_readable_file(path)):
+        raise ValueError(problem)
+    return path
+
+
 def _socket_path(path: Path) -> Path:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         raise ValueError(f"should be a path of at most {SOCKET_PATH_MAX_BYTES} bytes (unix(7))")
@@ -67,6 +101,11 @@ def _socket_path(path: Path) -> Path:
 
 def _prior(path: Path) -> Path:
     stay_prior.load(path)
+    return path
+
+
+def _region_file(path: Path) -> Path:
+    region_file.load(path)
     return path
 
 
@@ -112,8 +151,10 @@ TopicRoot = Annotated[
     # AWS IoT Core allows 7 slashes in a topic, and region, vehicle and name take three of them.
     _matching(r"[A-Za-z0-9_.-]+(/[A-Za-z0-9_.-]+){0,4}", '1-5 levels of A-Z a-z 0-9 _ . - ("fleet/v1")'),
 ]
-ModelSource = Annotated[str, _matching(r"(file:///|https://[^/]).*", "file:///a/folder or https://host/path")]
+ModelSource = Annotated[str, AfterValidator(_model_source)]
 ReadableFile = Annotated[Path, AfterValidator(_readable_file)]
+SecretFile = Annotated[Path, AfterValidator(_secret_file)]
+AbsolutePath = Annotated[Path, AfterValidator(_absolute)]
 
 
 class Section(BaseModel):
@@ -129,11 +170,22 @@ class VehicleSettings(Section):
     region: Region
     stay_prior_file: Annotated[Path, AfterValidator(_prior)] | None = None
     """How long cars like this one stay, from the fleet; without it the curves that ship."""
+    region_file: Annotated[Path, AfterValidator(_region_file)] | None = None
+    """The outline of `region` as GeoJSON; a car that is seen outside of it blocks itself. Without it nobody looks."""
+    region_margin_m: Annotated[float, Field(ge=0, le=100_000)] = 1_000
+    """How far outside a position still counts as inside: outlines are coarse, and receivers err."""
 
     @property
     def country(self) -> str:
         """ISO 3166-1 alpha-2."""
         return self.region[:2]
+
+    @property
+    def on_the_map(self) -> RegionOnTheMap | None:
+        """What the car's position is held against; None without an outline."""
+        if self.region_file is None:
+            return None
+        return RegionOnTheMap(self.region, region_file.load(self.region_file), self.region_margin_m)
 
 
 class MqttSettings(Section):
@@ -146,10 +198,10 @@ class MqttSettings(Section):
     max_payload_bytes: Annotated[int, Field(ge=1_024, le=134_217_728)] = 131_072
     receive_maximum: Annotated[int, Field(ge=1, le=65_535)] = 64
     username: str | None = None
-    password_file: ReadableFile | None = None
+    password_file: SecretFile | None = None
     ca_file: ReadableFile | None = None
     cert_file: ReadableFile | None = None
-    key_file: ReadableFile | None = None
+    key_file: SecretFile | None = None
 
     @model_validator(mode="after")
     def _complete(self) -> Self:
@@ -219,11 +271,44 @@ class TaskSettings(Section):
 
 
 class ModelSettings(Section):
-    """Where models come from, `{source}/{sha256}`, and where they are kept."""
+    """Where models come from, `{source}/{sha256}`, and where they are kept.
+
+    `max_bytes` bounds one model, without it only the cache does. `private_networks` and `ca_file` are for https: the
+    source and what it redirects to may be on this computer or its networks, and who issues their certificates.
+    """
 
     source: ModelSource = "file:///var/lib/parkwatt/models"
     cache_dir: Path = Path("/var/cache/parkwatt")
     cache_max_bytes: PositiveInt = 2_000_000_000
+    max_bytes: PositiveInt | None = None
+    private_networks: bool = False
+    ca_file: ReadableFile | None = None
+
+    @property
+    def largest_bytes(self) -> int:
+        """The most that one model may have."""
+        return min(self.max_bytes or self.cache_max_bytes, self.cache_max_bytes)
+
+    @property
+    def rules(self) -> Rules:
+        """What may be fetched as a model: the owner has named the source, so its host needs no further list."""
+        return Rules("models", private_networks=self.private_networks, ca_file=self.ca_file)
+
+
+class InputSettings(Section):
+    """Inputs that a task names by URL: from which hosts and folders, and how much at a time. Without either, none."""
+
+    hosts: tuple[Annotated[str, AfterValidator(_host_pattern)], ...] = ()
+    file_dirs: tuple[AbsolutePath, ...] = ()
+    max_bytes: PositiveInt = 268_435_456
+    private_networks: bool = False
+    ca_file: ReadableFile | None = None
+
+    @property
+    def rules(self) -> Rules:
+        """What may be fetched as inputs."""
+        hosts = tuple(HostPattern.of(host) for host in self.hosts)
+        return Rules("inputs", hosts, self.file_dirs, self.private_networks, self.ca_file)
 
 
 class TrustSettings(Section):
@@ -231,14 +316,18 @@ class TrustSettings(Section):
 
     require_signatures: bool = True
     task_keys_dir: Path = Path("/etc/parkwatt/keys")
+    """`<kid>.pem` is a key that is trusted, `<kid>.revoked` one that is not; both may come and go at any time."""
+    max_age_s: Annotated[float, Field(ge=60, le=31_536_000)] = 86_400
+    """A signed task that was issued longer ago is refused; a broker keeps one for a day."""
     residency: Annotated[tuple[Region, ...], AfterValidator(_some)] = ()
 
 
 class StoreSettings(Section):
-    """The durable inbox and outbox."""
+    """The durable inbox and outbox. `ballast_bytes` of its disk are held, and given back when that is full."""
 
     path: Path = Path("/var/lib/parkwatt/agent.db")
     max_bytes: Annotated[int, Field(ge=1_000_000)] = 500_000_000
+    ballast_bytes: Annotated[int, Field(ge=0, le=1_000_000_000)] = 8_388_608
 
 
 class ControlSettings(Section):
@@ -262,6 +351,7 @@ class Settings(Section):
     meter: MeterSettings = Field(default_factory=MeterSettings)
     tasks: TaskSettings = Field(default_factory=TaskSettings)
     models: ModelSettings = Field(default_factory=ModelSettings)
+    inputs: InputSettings = Field(default_factory=InputSettings)
     trust: TrustSettings = Field(default_factory=TrustSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     control: ControlSettings = Field(default_factory=ControlSettings)
@@ -274,6 +364,16 @@ class Settings(Section):
             section.open(name if turn == 1 else f"{name}-{turn}", clock)
             for section, name, turn in zip(self.signals, names, turns, strict=True)
         ]
+
+    @model_validator(mode="after")
+    def _results_fit(self) -> Self:
+        kept_bytes, message_bytes = reserve_of(self.store.max_bytes), self.mqtt.max_payload_bytes
+        if kept_bytes < MESSAGES_KEPT * message_bytes:
+            raise ValueError(
+                f"store.max_bytes = {self.store.max_bytes} keeps {kept_bytes} bytes for results, which should be"
+                f" {MESSAGES_KEPT} times mqtt.max_payload_bytes = {message_bytes}: raise the one or lower the other"
+            )
+        return self
 
     @model_validator(mode="before")
     @classmethod

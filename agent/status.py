@@ -2,6 +2,7 @@
 
 import datetime as dt
 from collections.abc import Iterator
+from typing import Final
 
 import msgspec
 
@@ -17,6 +18,9 @@ from agent.protocol.messages import (
     Time,
 )
 from agent.protocol.reasons import Reason
+
+LETTERS_SHOWN: Final = 5
+HEAD_SHOWN: Final = 60
 
 
 class TaskStatus(msgspec.Struct):
@@ -38,12 +42,36 @@ class LinkStatus(msgspec.Struct):
 
 
 class StoreStatus(msgspec.Struct):
-    """What lies on the disk for the fleet."""
+    """What lies on the disk for the fleet.
+
+    `waiting`: what is done and waits for room there. `salvage`: what became of a store that was broken.
+    """
 
     open_tasks: int
     unsettled_results: int
     bytes_used: int
     bytes_max: int
+    waiting: int = 0
+    salvage: str = ""
+
+
+class DeadLetterStatus(msgspec.Struct):
+    """A message that could not be taken; `head` is its beginning, printable, and `sha256` that of all of it."""
+
+    at: Time
+    topic: str
+    code: Reason
+    text: str
+    size_bytes: int
+    sha256: str
+    head: str
+
+
+class DeadLettersStatus(msgspec.Struct):
+    """Messages by the name of their reason since the store was made, and the newest of them, oldest first."""
+
+    counts: dict[str, int] = msgspec.field(default_factory=dict)
+    newest: list[DeadLetterStatus] = msgspec.field(default_factory=list)
 
 
 class PreemptionStatus(msgspec.Struct):
@@ -58,9 +86,9 @@ class PreemptionStatus(msgspec.Struct):
     last_reason: str = ""
     last_kill_ms: float | None = None
     last_silent_ms: float | None = None
-    last_said_ms: float | None = None
     max_silent_ms: float | None = None
     last_seen_ns: int | None = None
+    last_said_ms: float | None = None
 
 
 class OrdersStatus(msgspec.Struct):
@@ -96,6 +124,7 @@ class Status(msgspec.Struct):
     preemptions: PreemptionStatus
     link: LinkStatus
     store: StoreStatus
+    dead_letters: DeadLettersStatus = msgspec.field(default_factory=DeadLettersStatus)
     orders: OrdersStatus = msgspec.field(default_factory=OrdersStatus)
     meter: MeterStatus = msgspec.field(default_factory=MeterStatus)
     expected_s: float | None = None
@@ -144,6 +173,24 @@ def described(status: Status, now: dt.datetime) -> Iterator[str]:
         f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
         f" {status.store.bytes_used} of {status.store.bytes_max} bytes"
     )
+    if status.store.waiting:
+        yield f"  full: {status.store.waiting} changes wait in memory for room, no new tasks are taken"
+    if status.store.salvage:
+        yield f"  {status.store.salvage}"
+    yield from _dead_letters(status.dead_letters)
+
+
+def _dead_letters(dead: DeadLettersStatus) -> Iterator[str]:
+    """A count for each reason, the last letters, and nothing where there are none."""
+    if not dead.counts:
+        return
+    counts = sorted(dead.counts.items(), key=lambda count: -count[1])
+    yield f"refused   {', '.join(f'{messages} {name}' for name, messages in counts)}"
+    for letter in dead.newest[-LETTERS_SHOWN:]:
+        yield (
+            f"  {letter.at:%Y-%m-%dT%H:%M:%SZ} {letter.topic}: {letter.code.value} {letter.code.label}:"
+            f" {letter.text} ({letter.size_bytes} bytes: {letter.head[:HEAD_SHOWN]})"
+        )
 
 
 def _metered(meter: MeterStatus) -> str:

@@ -16,12 +16,13 @@ from typing import Final
 import msgspec
 
 from agent.guard import Guard
+from agent.kept_notes import KeptNotes
 from agent.policy.conditions import CONDITIONS, PARKED
 from agent.policy.stay import Arrival, Forecast, Prior, StayModel
 from agent.policy.survival import Tally
 from agent.policy.times import MISSED_S
 from agent.policy.verdict import Verdict
-from agent.store import Ledger, Store, StoreFull
+from agent.store import Store
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -81,6 +82,7 @@ class Stays:
     on_store_error: Callable[[BaseException], None]
     stay: Stay | None = None
     _model: StayModel = field(init=False)
+    _notes: KeptNotes = field(init=False)
     _moved: bool = False
     """Known not to be parked, and not known to be since."""
     _departure_s: float | None = None
@@ -90,19 +92,14 @@ class Stays:
 
     def __post_init__(self) -> None:
         self._model = StayModel(self.prior)
+        self._notes = KeptNotes(self.store, self.on_store_error)
 
     async def restore(self) -> None:
         """Take up what an earlier start of the agent left on disk; before the first look."""
-        history, open_stay = await self.store.run(
-            lambda ledger: (ledger.notes.read(HISTORY_NOTE), ledger.notes.read(OPEN_NOTE))
-        )
-        try:
-            tallies = msgspec.json.decode(history or b"{}", type=dict[int, Tally])
-            kept = msgspec.json.decode(open_stay or b"null", type=Kept | None)
-            self._model = StayModel(self.prior, tallies)
-        except ValueError as error:
-            log.warning("earlier stays are forgotten, what is on disk of them cannot be used: %s", error)
-            return
+        learned = await self._notes.read(HISTORY_NOTE, self._learned)
+        if learned is not None:
+            self._model = learned
+        kept = await self._notes.read(OPEN_NOTE, msgspec.json.Decoder(Kept | None).decode)
         if kept is not None:
             self._take_up(kept)
 
@@ -199,29 +196,17 @@ class Stays:
 
     # The disk
 
+    def _learned(self, body: bytes) -> StayModel:
+        return StayModel(self.prior, msgspec.json.decode(body, type=dict[int, Tally]))
+
     def _keep(self) -> None:
         """Write the open stay; where there is none, what the model has learned from the last one too."""
         self._kept_ns = self.clock()
-        open_stay, history = b"null", None
         if self.stay is None:
-            history = msgspec.json.encode(self._model.history)
+            self._notes.write({OPEN_NOTE: b"null", HISTORY_NOTE: msgspec.json.encode(self._model.history)})
         else:
-            open_stay = msgspec.json.encode(Kept(self.wall(), self._stayed_s(self.stay), self.stay.whole))
-
-        def write(ledger: Ledger) -> None:
-            ledger.notes.write(OPEN_NOTE, open_stay)
-            if history is not None:
-                ledger.notes.write(HISTORY_NOTE, history)
-
-        self.store.run(write).add_done_callback(self._written)
-
-    def _written(self, done: asyncio.Future[None]) -> None:
-        if done.cancelled():
-            return
-        if isinstance(error := done.exception(), StoreFull):
-            log.warning("the stay is not on disk, it is tried again: %s", error)
-        elif error is not None:
-            self.on_store_error(error)
+            kept = Kept(self.wall(), self._stayed_s(self.stay), self.stay.whole)
+            self._notes.write({OPEN_NOTE: msgspec.json.encode(kept)})
 
 
 _PARKED: Final = CONDITIONS.index(PARKED)

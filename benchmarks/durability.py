@@ -93,7 +93,9 @@ async def _full_outbox(rows: int) -> list[object]:
     latency_ms: list[float] = []
     async with vehicle(SMALL) as (agent, running):
         async with asyncio.timeout(DRAIN_S):
-            while not (await agent.ask())["link"]["up"]:  # before its first session a broker keeps nothing for it
+            while not (await agent.ask())["link"][
+                "up"
+            ]:  # before its first session a broker keeps nothing for it
                 await asyncio.sleep(0.01)
             await _Silent(running.port).ask(rows // ROWS)
         owed = await _owed(agent)

@@ -28,6 +28,7 @@ UNITS: Final[Mapping[str, Mapping[str, float]]] = {
     "W": {"W": 1, "kW": 1000},
     "s": {"s": 1, "min": 60, "h": 3600},
     "celsius": {"celsius": 1, "Celsius": 1},
+    "degrees": {"degrees": 1, "degree": 1},
 }
 """Factors into the unit of `vss.py`, by the unit that the broker states."""
 
@@ -89,6 +90,8 @@ SIGNALS: Final[Mapping[str, Signal]] = {
     vss.TIME_TO_COMPLETE: _same(vss.TIME_TO_COMPLETE, "s", SLOW_S),
     vss.LOW_VOLTAGE_BATTERY: _same(vss.LOW_VOLTAGE_BATTERY, "V", SLOW_S),
     vss.AMBIENT_TEMPERATURE: _same(vss.AMBIENT_TEMPERATURE, "celsius", SLOW_S),
+    vss.LATITUDE: _same(vss.LATITUDE, "degrees"),
+    vss.LONGITUDE: _same(vss.LONGITUDE, "degrees"),
     vss.CHARGE_LINE_POWER: _same(vss.CHARGE_LINE_POWER, "W"),
     vss.CHIP_TEMPERATURE: _same(vss.CHIP_TEMPERATURE, "celsius"),
     vss.COMPUTE_RAIL: _same(vss.COMPUTE_RAIL),

@@ -34,6 +34,8 @@ TIME_TO_COMPLETE: Final = (
 )
 LOW_VOLTAGE_BATTERY: Final = "Vehicle.LowVoltageBattery.CurrentVoltage"  # V
 AMBIENT_TEMPERATURE: Final = "Vehicle.Exterior.AirTemperature"  # Celsius
+LATITUDE: Final = "Vehicle.CurrentLocation.Latitude"  # degrees, WGS 84
+LONGITUDE: Final = "Vehicle.CurrentLocation.Longitude"  # degrees, WGS 84
 
 CHARGE_LINE_POWER: Final = "Vehicle.Powertrain.TractionBattery.Charging.LinePower"  # W, AC side; overlay
 CHIP_TEMPERATURE: Final = "Vehicle.Compute.Chip.Temperature"  # Celsius; overlay

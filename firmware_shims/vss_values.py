@@ -65,6 +65,8 @@ KINDS: Final[Mapping[str, Kind]] = {
     vss.TIME_TO_COMPLETE: _number(0, _A_WEEK_S, "s"),
     vss.LOW_VOLTAGE_BATTERY: _number(0, 60, "V"),
     vss.AMBIENT_TEMPERATURE: _CELSIUS,
+    vss.LATITUDE: _number(-90, 90, "degrees"),
+    vss.LONGITUDE: _number(-180, 180, "degrees"),
     vss.CHARGE_LINE_POWER: _number(-1e6, 1e6, "W"),
     vss.CHIP_TEMPERATURE: _CELSIUS,
     vss.COMPUTE_RAIL: _word("ON", "GOING_DOWN", "FAULT", "OFF"),

@@ -1,5 +1,6 @@
 """What comes back: rows as they arrive, the whole answer, and how a task can fail."""
 
+import datetime as dt
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 
@@ -22,6 +23,19 @@ class TaskFailed(Exception):  # noqa: N818 - an outcome, which may be nobody's e
         self.name = code.label
         self.text = text
         self.rows_done = rows_done
+
+
+class GivenBack(Exception):  # noqa: N818 - an outcome that is nobody's error
+    """An attempt that is over without all of its rows, for a reason of the vehicle's side; see `Vehicle.assign`.
+
+    `code` is from 1000, `resume_at` the time that the vehicle named, if any.
+    """
+
+    def __init__(self, code: Reason, text: str, resume_at: dt.datetime | None = None) -> None:
+        super().__init__(f"{code.value} {code.label}: {text}")
+        self.code = code
+        self.text = text
+        self.resume_at = resume_at
 
 
 @dataclass(frozen=True, slots=True)

@@ -4,6 +4,8 @@
 
 import asyncio
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated, NoReturn
 
@@ -22,6 +24,20 @@ app = typer.Typer(
 )
 
 
+Host = Annotated[str, typer.Option(help="The MQTT broker.")]
+Port = Annotated[int, typer.Option(min=1, max=65_535)]
+Root = Annotated[str, typer.Option(help="`mqtt.root` of the vehicles.")]
+Key = Annotated[
+    Path | None, typer.Option(metavar="KID.key", help="Signs the tasks; the file's name is the key id.")
+]
+WaitS = Annotated[float, typer.Option(min=0, help="How long the broker may take to answer.")]
+Username = Annotated[str | None, typer.Option()]
+PasswordFile = Annotated[Path | None, typer.Option(metavar="FILE")]
+CaFile = Annotated[Path | None, typer.Option(metavar="PEM", help="Switches TLS on.")]
+CertFile = Annotated[Path | None, typer.Option(metavar="PEM", help="Our certificate.")]
+KeyFile = Annotated[Path | None, typer.Option(metavar="PEM", help="The key of our certificate.")]
+
+
 @app.command()
 def submit(
     tasks: Annotated[
@@ -30,21 +46,19 @@ def submit(
     *,
     vehicle: Annotated[str, typer.Option(metavar="ID", help="The vehicle that is to do them.")],
     region: Annotated[str, typer.Option(metavar="CC", help="Its region, BR or BR-SP.")],
-    host: Annotated[str, typer.Option(help="The MQTT broker.")] = "127.0.0.1",
-    port: Annotated[int, typer.Option(min=1, max=65_535)] = 1883,
-    root: Annotated[str, typer.Option(help="`mqtt.root` of the vehicle.")] = "fleet/v1",
-    key: Annotated[
-        Path | None, typer.Option(metavar="KID.key", help="Signs the tasks; the file's name is the key id.")
-    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 1883,
+    root: Root = "fleet/v1",
+    key: Key = None,
     out: Annotated[
         Path | None, typer.Option(metavar="DIR", help="Write each answer to DIR/<task id>.json.")
     ] = None,
-    wait_s: Annotated[float, typer.Option(min=0, help="How long the broker may take to answer.")] = 10,
-    username: Annotated[str | None, typer.Option()] = None,
-    password_file: Annotated[Path | None, typer.Option(metavar="FILE")] = None,
-    ca_file: Annotated[Path | None, typer.Option(metavar="PEM", help="Switches TLS on.")] = None,
-    cert_file: Annotated[Path | None, typer.Option(metavar="PEM", help="Our certificate.")] = None,
-    key_file: Annotated[Path | None, typer.Option(metavar="PEM", help="The key of our certificate.")] = None,
+    wait_s: WaitS = 10,
+    username: Username = None,
+    password_file: PasswordFile = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
 ) -> None:
     """Publish tasks from files and wait for their results.
 
@@ -52,19 +66,16 @@ def submit(
     expires_at and lease_s may be left out.
     """
     from agent.link import LinkOptions
-    from agent.protocol.keys import KeyFileError
-    from fleet.submission import Submission, SubmissionError
-    from fleet.task_file import TaskFileError
+    from fleet.submission import Submission
 
-    logging.basicConfig(level=logging.ERROR, format="%(message)s")
-    try:
+    with _one_line_errors():
         options = LinkOptions(
             host=host,
             port=port,
             client_id="",
             session_expiry_s=SESSION_S,
             username=username,
-            password=password_file.read_text("utf-8").rstrip("\r\n") if password_file else None,
+            password_file=password_file,
             ca_file=ca_file,
             cert_file=cert_file,
             key_file=key_file,
@@ -81,10 +92,65 @@ def submit(
             complain=_complain,
         )
         all_done = asyncio.run(submission.run(tasks))
-    except (KeyFileError, SubmissionError, TaskFileError) as error:
-        _fail(str(error))
-    except OSError as error:
-        _fail(f"{error.filename}: {error.strerror}")
+    raise typer.Exit(0 if all_done else FAILED)
+
+
+@app.command()
+def dispatch(
+    tasks: Annotated[
+        list[Path] | None, typer.Argument(metavar="TASK.json...", help="Tasks as the contract writes them.")
+    ] = None,
+    *,
+    queue: Annotated[
+        Path, typer.Option(metavar="FILE", help="The queue; what it holds already is done too.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="DIR", help="Where each answer goes, as <task id>.json.")],
+    vehicles: Annotated[
+        str | None,
+        typer.Option(metavar="ID:CC,...", help="The vehicles; every one below --root if not given."),
+    ] = None,
+    host: Host = "127.0.0.1",
+    port: Port = 1883,
+    root: Root = "fleet/v1",
+    key: Key = None,
+    wait_s: WaitS = 10,
+    username: Username = None,
+    password_file: PasswordFile = None,
+    ca_file: CaFile = None,
+    cert_file: CertFile = None,
+    key_file: KeyFile = None,
+) -> None:
+    """Have tasks done by whichever vehicles fit, from a queue on disk that survives this process.
+
+    Task files are those of `submit`, without an audience. Interrupted or killed, the same command without the
+    files goes on. Ends when the queue is empty; a task that fails leaves <task id>.failed.json.
+    """
+    from agent.link import LinkOptions
+    from fleet.dispatching import Dispatching
+
+    with _one_line_errors():
+        options = LinkOptions(
+            host=host,
+            port=port,
+            client_id="",
+            username=username,
+            password_file=password_file,
+            ca_file=ca_file,
+            cert_file=cert_file,
+            key_file=key_file,
+        )
+        dispatching = Dispatching(
+            options=options,
+            root=root,
+            vehicles=_vehicles(vehicles),
+            key_path=key,
+            queue=queue,
+            out=out,
+            wait_s=wait_s,
+            say=typer.echo,
+            complain=_complain,
+        )
+        all_done = asyncio.run(dispatching.run(tasks or ()))
     raise typer.Exit(0 if all_done else FAILED)
 
 
@@ -102,6 +168,36 @@ def keygen(
         _fail(str(error))
     typer.echo(f"{public_path}: copy it into trust.task_keys_dir of every vehicle")
     typer.echo(f"{private_path}: keep it where the fleet signs its tasks")
+
+
+def _vehicles(listed: str | None) -> list[tuple[str, str]] | None:
+    if listed is None:
+        return None
+    vehicles = []
+    for one in listed.split(","):
+        vehicle, colon, region = one.strip().partition(":")
+        if not (vehicle and colon and region):
+            _fail(f"--vehicles: {one!r} is not a vehicle and its region: write veh-0001:BR,veh-0002:BR-SP")
+        vehicles.append((vehicle, region))
+    return vehicles
+
+
+@contextmanager
+def _one_line_errors() -> Iterator[None]:
+    """End with one line for what a person can mend."""
+    from agent.protocol.keys import KeyFileError
+    from fleet.queue_file import QueueUnusable
+    from fleet.submission import SubmissionError
+    from fleet.task_file import TaskFileError
+    from fleet.task_queue import QueueFailed
+
+    logging.basicConfig(level=logging.ERROR, format="%(message)s")
+    try:
+        yield
+    except (KeyFileError, QueueFailed, QueueUnusable, SubmissionError, TaskFileError) as error:
+        _fail(str(error))
+    except OSError as error:
+        _fail(f"{error.filename}: {error.strerror}")
 
 
 def _complain(text: str) -> None:

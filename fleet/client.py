@@ -12,12 +12,13 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import TracebackType
-from typing import TYPE_CHECKING, Final, Self
+from typing import TYPE_CHECKING, Any, Final, Self
 
 from agent.link import Inbound, Link, LinkOptions, LinkStatus, Retry
 from agent.protocol.reasons import Refused
 from agent.protocol.topics import Topics
 from fleet.answer import Answer, Output, Rows, TaskFailed
+from fleet.bookkeeper import Bookkeeper
 from fleet.ids import RANDOM_BITS, sortable_id
 from fleet.offer import Offer, OfferState
 from fleet.patience import Patience
@@ -99,7 +100,7 @@ class FleetClient:
             clock=clock,
         )
         self._sender = Sender(self._link, key, kid)
-        self._desk = Desk(
+        self.desk: Final = Desk(
             sender=self._sender,
             patience=patience or Patience(),
             outstanding=outstanding,
@@ -109,8 +110,10 @@ class FleetClient:
             jitter=rng.random,
             new_id=lambda: sortable_id(utc_now(), rng.getrandbits(RANDOM_BITS)),
             settle_soon=self._settle_soon,
+            keep=self._keep,
         )
-        self._vehicles: dict[str, Vehicle] = {topic.base: Vehicle(topic, self._desk) for topic in topics}
+        self._bookkeeper: Bookkeeper | None = None
+        self._vehicles: dict[str, Vehicle] = {topic.base: Vehicle(topic, self.desk) for topic in topics}
         self._unsettled: list[Vehicle] = []
         self._running: asyncio.Task[None] | None = None
         self._came_up = asyncio.Event()
@@ -129,7 +132,13 @@ class FleetClient:
     def vehicle(self, vehicle_id: str, region: str) -> Vehicle:
         """The vehicle; `region` is an ISO 3166-1 country or its subdivision, `BR` or `BR-SP`."""
         topics = Topics(self._root, region, vehicle_id)
-        return self._vehicles.setdefault(topics.base, Vehicle(topics, self._desk))
+        return self._vehicles.setdefault(topics.base, Vehicle(topics, self.desk))
+
+    def keep_with(self, bookkeeper: Bookkeeper) -> None:
+        """Have `bookkeeper` keep every result before it is confirmed; to be said before the client is entered."""
+        if self._running is not None:
+            raise RuntimeError("the fleet client runs already: it may have confirmed what nobody has kept")
+        self._bookkeeper = bookkeeper
 
     async def until_up(self, within_s: float) -> None:
         """Wait for the link; TimeoutError says why it is not up after `within_s` seconds."""
@@ -189,6 +198,8 @@ class FleetClient:
         broker_forgot = not session_present and self._link.status.connects > 1
         for vehicle in self._vehicles.values():
             vehicle.resume(broker_forgot=broker_forgot)
+        if self._bookkeeper is not None:
+            self._bookkeeper.look()
 
     def _on_message(self, inbound: Inbound) -> None:
         if self._closing:
@@ -197,14 +208,20 @@ class FleetClient:
         vehicle = self._vehicles.get(base) or self._discover(base)
         try:
             if kind == "result":
-                vehicle.take_result(inbound.payload)
-            elif kind == "event":
+                vehicle.take_result(inbound.payload, inbound.ack)
+                return
+            if kind == "event":
                 vehicle.take_event(inbound.payload)
             else:
                 vehicle.take_state(inbound.payload)
+                if self._bookkeeper is not None:
+                    self._bookkeeper.look()
         except Refused as refused:
             _log.warning("refused a message on %s: %s", inbound.topic, refused)
         inbound.ack()
+
+    def _keep(self, vehicle: Vehicle, task_id: str, rows: Rows) -> asyncio.Future[Any] | None:
+        return None if self._bookkeeper is None else self._bookkeeper.keep(vehicle, task_id, rows)
 
     def _discover(self, base: str) -> Vehicle:
         """A vehicle that nobody has named: its results are confirmed, its state can be looked at."""
@@ -214,7 +231,7 @@ class FleetClient:
     def _settle_soon(self, vehicle: Vehicle) -> None:
         """Let results that arrive within a moment share a message."""
         if not self._unsettled:
-            asyncio.get_running_loop().call_later(self._desk.patience.settle_s, self._settle)
+            asyncio.get_running_loop().call_later(self.desk.patience.settle_s, self._settle)
         self._unsettled.append(vehicle)
 
     def _settle(self) -> None:

@@ -8,7 +8,7 @@ from typing import Final
 
 from agent.protocol.messages import Event, TaskState
 from agent.protocol.reasons import Reason, Refused
-from fleet.answer import Answer, Rows, TaskFailed, joined
+from fleet.answer import Answer, GivenBack, Rows, TaskFailed, joined
 from fleet.delivery import Delivery, Stream
 from fleet.patience import Patience
 from fleet.work import Work
@@ -81,9 +81,13 @@ class Offer:
     first. It raises what `answer` raises, after the rows that were accepted.
     """
 
-    def __init__(self, task_id: str, work: Work, attempt: int, around: Surroundings) -> None:
+    def __init__(
+        self, task_id: str, work: Work, attempt: int, around: Surroundings, *, only: bytes | None = None
+    ) -> None:
         self.id = task_id
         self.work = work
+        self.only = only
+        """The message of its only attempt, where it is not to be offered again here (`Vehicle.assign`)."""
         self.state = OfferState.WAITING
         self.attempt = Attempt(attempt - 1)
         self.first_attempt = attempt
@@ -214,6 +218,10 @@ class Offer:
             )
             self.fail(TaskFailed(Reason.EXPIRED, text, self.rows_done))
             return False
+        if self.only is not None:
+            self.attempt.out = False  # not called off: rows that it has finished may still come
+            self.fail(GivenBack(Reason.LINK_LOST, f"no more of it, {self._last_word}"))
+            return False
         if vehicle_away and self.state is not OfferState.PAUSED:
             self.attempt.overdue = True
             self.due_ns = self.deadline_ns
@@ -235,15 +243,17 @@ class Offer:
         if event.state in FATAL and code < VEHICLE_SIDE:
             self.fail(TaskFailed(code, text, self.rows_done))
             return
+        resume_at = reason.resume_at if reason else None
+        if self.only is not None:
+            self.fail(GivenBack(code, text, resume_at))
+            return
         self.state = OfferState.PAUSED
-        wait_s = self._pause_s(reason.resume_at if reason else None)
+        wait_s = self._pause_s(resume_at)
         self.due_ns = min(self._around.clock() + int(wait_s * NS), self.deadline_ns)
 
     def _pause_s(self, resume_at: dt.datetime | None) -> float:
-        patience = self._around.patience
-        ceiling_s = min(patience.retry_cap_s, patience.retry_first_s * 2.0 ** min(self._refusals, 32))
+        pause_s = self._around.jitter() * self._around.patience.retry_ceiling_s(self._refusals)
         self._refusals += 1
-        pause_s = self._around.jitter() * ceiling_s
         if resume_at is None:
             return pause_s
         return pause_s + max(0.0, (resume_at - self._around.utc_now()).total_seconds())

@@ -17,3 +17,7 @@ class Patience:
     """...until this; with full jitter, and never before the `resume_at` that it named."""
     settle_s: float = 0.003
     """How long a confirmation waits for others to share its message."""
+
+    def retry_ceiling_s(self, refusals: int) -> float:
+        """How long to wait at most after so many refusals in a row before this one."""
+        return min(self.retry_cap_s, self.retry_first_s * 2.0 ** min(refusals, 32))

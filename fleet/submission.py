@@ -7,16 +7,15 @@ import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any, Final
-
-import msgspec
+from typing import Final
 
 from agent.link import LinkOptions, PublishRefused
 from agent.protocol import tensors
 from agent.protocol.keys import load_private_key
 from agent.protocol.messages import EnergySource, Usage
-from agent.protocol.reasons import Reason, Refused
-from fleet.answer import Answer, Output, Rows, TaskFailed
+from agent.protocol.reasons import Reason
+from fleet.answer import Output, Rows, TaskFailed
+from fleet.answer_file import write_answer
 from fleet.client import FleetClient, utc_now
 from fleet.ids import RANDOM_BITS, sortable_id
 from fleet.task_file import SubmittedTask, read_task
@@ -54,7 +53,7 @@ class Submission:
         begun_s = time.monotonic()
         key = load_private_key(self.key_path) if self.key_path else None
         submitted = [read_task(path, self.vehicle, new_id(), utc_now()) for path in paths]
-        _check_ids(submitted)
+        check_ids(submitted)
         if self.out is not None:
             self.out.mkdir(parents=True, exist_ok=True)
         client = FleetClient(
@@ -110,7 +109,7 @@ class Submission:
         for source, joules in answer.energy_j.items():
             self.joules[source] = self.joules.get(source, 0.0) + joules
         if self.out is not None:
-            write_answer(self.out, submitted, answer)
+            write_answer(self.out, task.id, task.model, answer)
         return True
 
 
@@ -119,31 +118,8 @@ def new_id() -> str:
     return sortable_id(utc_now(), secrets.randbits(RANDOM_BITS))
 
 
-def write_answer(directory: Path, submitted: SubmittedTask, answer: Answer) -> None:
-    """Write `<task id>.json`; an output that JSON cannot say goes into a file beside it, which it names."""
-    outputs: list[dict[str, Any]] = []
-    for index, (name, output) in enumerate(answer.outputs.items()):
-        shape = [answer.rows, *output.row_shape]
-        described: dict[str, Any] = {"name": name, "datatype": output.datatype, "shape": shape}
-        try:
-            described["data"] = tensors.to_json(output.datatype, shape, output.data)
-        except Refused:
-            described["file"] = f"{submitted.task.id}.{index}.bin"
-            (directory / described["file"]).write_bytes(output.data)
-        outputs.append(described)
-    document = {
-        "id": submitted.task.id,
-        "model_name": submitted.task.model.name,
-        "model_version": submitted.task.model.version,
-        "attempts": answer.attempts,
-        "outputs": outputs,
-        "usage": answer.usage,
-    }
-    text = msgspec.json.format(msgspec.json.encode(document), indent=2)
-    (directory / f"{submitted.task.id}.json").write_bytes(text + b"\n")
-
-
-def _check_ids(submitted: Sequence[SubmittedTask]) -> None:
+def check_ids(submitted: Sequence[SubmittedTask]) -> None:
+    """Raise SubmissionError where two files have the same id."""
     paths: dict[str, Path] = {}
     for one in submitted:
         first = paths.setdefault(one.task.id, one.path)

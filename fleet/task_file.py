@@ -14,6 +14,8 @@ from fleet.work import Input, Terms
 
 LEASE_S: Final = 60
 EXPIRES_S: Final = 300
+CHOSEN_LATER: Final = "any"
+"""The audience of a task that has no vehicle yet."""
 _OBJECT: Final = msgspec.json.Decoder(dict[str, Any])
 
 
@@ -45,8 +47,8 @@ class SubmittedTask:
         )
 
 
-def read_task(path: Path, vehicle: str, default_id: str, now: dt.datetime) -> SubmittedTask:
-    """The task in `path`, for `vehicle`; raises TaskFileError.
+def read_task(path: Path, vehicle: str | None, default_id: str, now: dt.datetime) -> SubmittedTask:
+    """The task in `path`, for `vehicle`, or for whichever is chosen later; raises TaskFileError.
 
     What it leaves out of id, attempt, audience, issued_at, expires_at and lease_s is filled in; its
     `issued_at` does not count, each attempt has its own. Its tensors stand in the JSON as `data`.
@@ -54,7 +56,7 @@ def read_task(path: Path, vehicle: str, default_id: str, now: dt.datetime) -> Su
     given: dict[str, Any] = {
         "id": default_id,
         "attempt": 1,
-        "audience": vehicle,
+        "audience": vehicle or CHOSEN_LATER,
         "issued_at": now,
         "expires_at": now + dt.timedelta(seconds=EXPIRES_S),
         "lease_s": LEASE_S,
@@ -77,8 +79,12 @@ def read_task(path: Path, vehicle: str, default_id: str, now: dt.datetime) -> Su
     return SubmittedTask(path, task, inputs)
 
 
-def _check(path: Path, task: Task, vehicle: str, now: dt.datetime) -> None:
-    if task.audience != vehicle:
+def _check(path: Path, task: Task, vehicle: str | None, now: dt.datetime) -> None:
+    if vehicle is None and task.audience != CHOSEN_LATER:
+        raise TaskFileError(
+            f"{path}: `audience` is {task.audience!r}, and the dispatcher chooses the vehicle: leave it out"
+        )
+    if vehicle is not None and task.audience != vehicle:
         raise TaskFileError(
             f"{path}: `audience` is {task.audience!r}, --vehicle is {vehicle!r}: leave it out or make them one"
         )

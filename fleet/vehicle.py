@@ -2,15 +2,16 @@ import asyncio
 import datetime as dt
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Final, Unpack
+from functools import partial
+from typing import Any, Final, Unpack
 
 from agent.link import LinkDown, PublishRefused, TooLarge
 from agent.protocol import framing
-from agent.protocol.messages import Cancel, Event, ModelRef, Offline, Settled, State
+from agent.protocol.messages import Cancel, Event, ModelRef, Offline, Settled, State, Task
 from agent.protocol.reasons import Reason, Refused
 from agent.protocol.topics import Topics
 from fleet.answer import Answer, Rows, TaskFailed, rows_of
-from fleet.confirmations import Confirmations
+from fleet.confirmations import Confirmations, Settlement
 from fleet.offer import NS, Offer, Surroundings
 from fleet.patience import Patience
 from fleet.sender import Sender
@@ -37,6 +38,8 @@ class Desk:
     jitter: Callable[[], float]
     new_id: Callable[[], str]
     settle_soon: "Callable[[Vehicle], None]"
+    keep: "Callable[[Vehicle, str, Rows], asyncio.Future[Any] | None]"
+    """Has rows put on a disk before they are confirmed; None where nobody keeps them."""
 
 
 @dataclass(slots=True)
@@ -52,6 +55,9 @@ class Vehicle:
 
     def __init__(self, topics: Topics, desk: Desk) -> None:
         self.id = topics.vehicle
+        self.region = topics.region
+        """Leads to its topics; where it is, its state says."""
+        self.base = topics.base
         self.state: State | Offline | None = None
         """What it published last; None before the first word. The death of another boot is ignored."""
         self.look_at_ns = NEVER_NS
@@ -67,6 +73,8 @@ class Vehicle:
         """Whether the broker may have dropped tasks: it keeps none for a vehicle that it does not know (any more)."""
         self._say_again_at_ns = NEVER_NS
         self._confirmations = Confirmations(desk.max_payload_bytes)
+        self._acks: list[Callable[[], None]] = []
+        """Of kept results whose confirmation is not said yet."""
         self._around = Surroundings(
             patience=desk.patience,
             clock=desk.clock,
@@ -141,6 +149,22 @@ class Vehicle:
         self._pump()
         return offer
 
+    def assign(self, task: Task, work: Work, body: bytes) -> Offer:
+        """Give it this one attempt, `body` byte for byte: said a second time, it is run once all the same.
+
+        `work` is what `task` asks for. The attempt is not repeated here: when it is over without all rows,
+        the offer ends with `GivenBack`. Raises ValueError for an open task's id.
+        """
+        if task.id in self._open or task.id in self._waiting:
+            raise ValueError(f"task {task.id} is open at vehicle {self.id} already")
+        self._waiting[task.id] = offer = Offer(task.id, work, task.attempt, self._around, only=body)
+        self._pump()
+        return offer
+
+    def call_off(self, task_id: str, attempt: int) -> None:
+        """Tell it to end an attempt whose rows are not wanted any more."""
+        self._say(Cancel(self.id, self._desk.utc_now(), task_id, attempt))
+
     # What it says
 
     def take_state(self, body: bytes) -> None:
@@ -167,27 +191,44 @@ class Vehicle:
             offer.take_event(event)
             self._watch(offer)
 
-    def take_result(self, body: bytes) -> None:
-        """Take rows, and confirm every result, wanted or not; raises `Refused` (100)."""
+    def take_result(self, body: bytes, ack: Callable[[], None]) -> None:
+        """Take rows, and confirm every result, wanted or not; raises `Refused` (100).
+
+        Where somebody keeps the rows, the confirmation waits for that, and `ack`, which lets the broker forget the
+        message, for the confirmation.
+        """
         result, tail = framing.decode_result(body)
         offer = self._open.get(result.id)
-        if offer is not None:
-            try:
-                rows: Rows = rows_of(result, tail)
-            except Refused as refused:
+        settlement = (result.id, result.attempt, *result.rows)
+        kept = None
+        try:
+            rows = rows_of(result, tail)
+        except Refused as refused:
+            if offer is not None:
                 offer.fail(TaskFailed(refused.reason, refused.text, offer.rows_done))
-            else:
+        else:
+            kept = self._desk.keep(self, result.id, rows)
+            if offer is not None:
                 offer.take_rows(rows, final=result.final)
-        if not self._confirmations:
-            self._desk.settle_soon(self)
-        self._confirmations.add((result.id, result.attempt, *result.rows))
+        if kept is None:
+            self._confirm(settlement)
+            ack()
+        else:
+            kept.add_done_callback(partial(self._kept, settlement, ack))
 
     # What the client makes it do
 
     def settle(self) -> None:
-        """Confirm the results that were taken."""
+        """Confirm the results that were taken, and let the broker forget those that are kept.
+
+        In this order, so that a death in between costs no confirmation. The broker's answer is not waited for:
+        it may not be read before there are acknowledgements (`agent.link` stops reading when too many are due).
+        """
         for batch in self._confirmations.take():
             self._say(Settled(self.id, self._desk.utc_now(), batch))
+        acks, self._acks = self._acks, []
+        for ack in acks:
+            ack()
 
     def resume(self, *, broker_forgot: bool) -> None:
         """Go on after our own link was down: say again what may not have arrived."""
@@ -255,6 +296,17 @@ class Vehicle:
 
     def _publish(self, offer: Offer) -> None:
         """Publish the next attempt, for the rows that are missing."""
+        try:
+            body = offer.only or self._body(offer)
+            self._check_size(body)
+        except Refused as refused:
+            offer.fail(TaskFailed(refused.reason, refused.text, offer.rows_done))
+            return
+        offer.published(self._desk.sender.signed(body))
+        self._watch(offer)
+        self._send(offer)
+
+    def _body(self, offer: Offer) -> bytes:
         coverage = offer.delivery.coverage
         task = offer.work.task(
             offer.id,
@@ -264,15 +316,7 @@ class Vehicle:
             expires_at=offer.expires_at,
             rows=coverage.hull if coverage.rows_done else None,
         )
-        try:
-            body = offer.work.body(task)
-            self._check_size(body)
-        except Refused as refused:
-            offer.fail(TaskFailed(refused.reason, refused.text, offer.rows_done))
-            return
-        offer.published(self._desk.sender.signed(body))
-        self._watch(offer)
-        self._send(offer)
+        return offer.work.body(task)
 
     def _check_size(self, body: bytes) -> None:
         limit_bytes = self._desk.max_payload_bytes
@@ -303,8 +347,19 @@ class Vehicle:
         self._waiting.pop(offer.id, None)
         self._open.pop(offer.id, None)
         if offer.attempt.out:
-            self._say(Cancel(self.id, self._desk.utc_now(), offer.id, offer.attempt.number))
+            self.call_off(offer.id, offer.attempt.number)
         self._pump()
+
+    def _confirm(self, settlement: Settlement) -> None:
+        if not self._confirmations:
+            self._desk.settle_soon(self)
+        self._confirmations.add(settlement)
+
+    def _kept(self, settlement: Settlement, ack: Callable[[], None], kept: asyncio.Future[Any]) -> None:
+        if kept.cancelled() or kept.exception() is not None:
+            return  # whoever keeps the rows answers for it; the result stays where it is
+        self._confirm(settlement)
+        self._acks.append(ack)
 
     def _say(self, control: Cancel | Settled) -> None:
         self._desk.sender.say(self._control_topic, framing.encode(control))

@@ -1,6 +1,7 @@
 """An agent in this process, with a car that tests drive: the real service over a real broker."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -52,6 +53,7 @@ task_keys_dir = "{folder}/keys"
 
 [store]
 path = "{folder}/agent.db"
+ballast_bytes = 0
 
 [control]
 socket = "{folder}/agent.sock"
@@ -141,12 +143,20 @@ class RunningAgent(RunningService):
 
 @asynccontextmanager
 async def served(
-    config: Path, sources: Sequence[Source] | None = None, *, wait_for_link: bool = True
+    config: Path,
+    sources: Sequence[Source] | None = None,
+    *,
+    wait_for_link: bool = True,
+    wall: Callable[[], float] = time.time,
 ) -> AsyncIterator[RunningService]:
-    """Run the service until the block ends; the good-bye is part of it."""
+    """Run the service until the block ends; the good-bye is part of it. `wall` is the car's clock."""
     settings: Settings = load(config)
-    async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
-        service = Service(settings, store, sources=sources)
+    async with Store.open(
+        settings.store.path,
+        max_bytes=settings.store.max_bytes,
+        ballast_bytes=settings.store.ballast_bytes,
+    ) as store:
+        service = Service(settings, store, sources=sources, wall=wall)
         stop = asyncio.Event()
         running = asyncio.create_task(service.run(stop), name="service")
         try:
@@ -161,8 +171,10 @@ async def served(
 
 
 @asynccontextmanager
-async def agent(config: Path, *, wait_for_link: bool = True) -> AsyncIterator[RunningAgent]:
+async def agent(
+    config: Path, *, wait_for_link: bool = True, wall: Callable[[], float] = time.time
+) -> AsyncIterator[RunningAgent]:
     """Run the service with a car that the test drives."""
     car = scenario.Scenario("car", scenario.load(scenario.PARKED_AND_CHARGING), boottime_ns)
-    async with served(config, [car], wait_for_link=wait_for_link) as present:
+    async with served(config, [car], wait_for_link=wait_for_link, wall=wall) as present:
         yield RunningAgent(present.service, car)

@@ -1,8 +1,10 @@
 """Real brokers for tests: `broker` runs a test once with each, `mosquitto` where one special feature is needed."""
 
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
+from shipped_broker import Premises, ShippedBroker
 
 from fleet.broker import Broker, IotcoreBroker, MosquittoBroker
 
@@ -30,3 +32,18 @@ def iotcore() -> Iterator[Broker]:
     """The embedded broker alone, where the broker is not what a test is about."""
     with IotcoreBroker() as running:
         yield running
+
+
+@pytest.fixture
+def premises(tmp_path: Path) -> Premises:
+    """The certificates of the broker that deploy/mosquitto describes."""
+    (tmp_path / "certs").mkdir()
+    return Premises(tmp_path / "certs")
+
+
+@pytest.fixture
+def shipped(mosquitto: type[MosquittoBroker], premises: Premises) -> Iterator[ShippedBroker]:
+    """That broker itself."""
+    del mosquitto
+    with ShippedBroker(premises.folder) as broker:
+        yield broker

@@ -2,6 +2,7 @@
 
 import datetime as dt
 import ipaddress
+from collections.abc import Sequence
 from pathlib import Path
 
 from cryptography import x509
@@ -9,7 +10,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
-LOOPBACK = x509.SubjectAlternativeName([x509.IPAddress(ipaddress.ip_address("127.0.0.1"))])
+VALID_DAYS = (-1.0, 1.0)
+LOOPBACK = x509.IPAddress(ipaddress.ip_address("127.0.0.1"))
 
 
 class Authority:
@@ -36,14 +38,29 @@ class Authority:
         self.path = folder / f"{name}.pem"
         self.path.write_bytes(self._certificate.public_bytes(serialization.Encoding.PEM))
 
-    def issue(self, name: str) -> tuple[Path, Path]:
-        """Certificate and key files for `name`, good for a server on 127.0.0.1 and for a client."""
+    def issue(
+        self,
+        name: str,
+        *,
+        common: str | None = None,
+        days: tuple[float, float] = VALID_DAYS,
+        hosts: Sequence[str] = (),
+    ) -> tuple[Path, Path]:
+        """Certificate and key files `name`, good for a server on 127.0.0.1 and for a client.
+
+        `common`: the common name, if it is not that of the files. `days`: valid from and to, from now. `hosts`: names
+        of the server beside its address.
+        """
         key = ec.generate_private_key(ec.SECP256R1())
-        builder = _builder(_name(name), self._name, key).add_extension(LOOPBACK, critical=False)
+        alternatives = x509.SubjectAlternativeName([LOOPBACK, *(x509.DNSName(host) for host in hosts)])
+        builder = _builder(_name(common or name), self._name, key, days).add_extension(
+            alternatives, critical=False
+        )
         authority = x509.AuthorityKeyIdentifier.from_issuer_public_key(self._key.public_key())
         certificate = builder.add_extension(authority, critical=False).sign(self._key, hashes.SHA256())
         certificate_path, key_path = self._folder / f"{name}.pem", self._folder / f"{name}.key"
         certificate_path.write_bytes(certificate.public_bytes(serialization.Encoding.PEM))
+        key_path.touch(mode=0o600)
         key_path.write_bytes(
             key.private_bytes(
                 serialization.Encoding.PEM,
@@ -59,7 +76,10 @@ def _name(common: str) -> x509.Name:
 
 
 def _builder(
-    subject: x509.Name, issuer: x509.Name, key: ec.EllipticCurvePrivateKey
+    subject: x509.Name,
+    issuer: x509.Name,
+    key: ec.EllipticCurvePrivateKey,
+    days: tuple[float, float] = VALID_DAYS,
 ) -> x509.CertificateBuilder:
     now = dt.datetime.now(dt.UTC)
     return (
@@ -68,7 +88,7 @@ def _builder(
         .issuer_name(issuer)
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
+        .not_valid_before(now + dt.timedelta(days=days[0]))
+        .not_valid_after(now + dt.timedelta(days=days[1]))
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )

@@ -103,6 +103,15 @@ def user_property(key: str, value: str) -> bytes:
     return bytes([38]) + string(key) + string(value)
 
 
+def read_publish(packet: Packet) -> Publish:
+    body = Reader(packet.body)
+    topic = body.binary().decode()
+    qos = packet.flags >> 1 & 3
+    packet_id = body.number(2) if qos else 0
+    properties = body.properties()
+    return Publish(topic, body.rest, packet_id, qos, bool(packet.flags & 1), properties)
+
+
 class Peer:
     """The broker's end of one connection."""
 
@@ -133,13 +142,7 @@ class Peer:
         return packet
 
     async def expect_publish(self) -> Publish:
-        packet = await self.expect(PUBLISH)
-        body = Reader(packet.body)
-        topic = body.binary().decode()
-        qos = packet.flags >> 1 & 3
-        packet_id = body.number(2) if qos else 0
-        properties = body.properties()
-        return Publish(topic, body.rest, packet_id, qos, bool(packet.flags & 1), properties)
+        return read_publish(await self.expect(PUBLISH))
 
     async def expect_puback(self) -> int:
         return int.from_bytes((await self.expect(PUBACK)).body[:2])

@@ -9,7 +9,9 @@ import datetime as dt
 import struct
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass, field
-from typing import Self
+from typing import Any, Self
+
+import msgspec
 
 from agent.link import Inbound, Link, LinkDown, LinkOptions, Retry
 from agent.protocol import framing, jws, tensors
@@ -88,6 +90,10 @@ class FakeVehicle:
     boot: int = 1
     verifier: jws.Verifier | None = None
     on_task: Callable[["FakeVehicle", Assigned], None] = field(default=lambda self, got: self.answer(got))
+    portrait: dict[str, Any] = field(default_factory=dict)
+    """What its state says otherwise than it would."""
+    state_seq: int = 0
+    """Of the state that it published last."""
     tasks: list[Assigned] = field(default_factory=list)
     controls: list[Control] = field(default_factory=list)
     signed_by: set[str | None] = field(default_factory=set)
@@ -203,7 +209,7 @@ class FakeVehicle:
         self._publish(self.topics.result, framing.encode(result, tails))
 
     def publish_state(self, *open_tasks: OpenTask, mode: Mode = Mode.READY) -> None:
-        self._seq += 1
+        self._seq = self.state_seq = self._seq + 1
         state = State(
             vehicle=self.id,
             region="BR",
@@ -220,6 +226,7 @@ class FakeVehicle:
             open=list(open_tasks),
             version="0",
         )
+        state = msgspec.structs.replace(state, **self.portrait)
         self._publish(self.topics.state, framing.encode(state), retain=True)
 
     def publish_death(self, boot: int) -> None:

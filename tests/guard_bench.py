@@ -10,6 +10,7 @@ from typing import TypeVar
 from cars import NS, PARKED_AND_CHARGING, Car, HandClock, HandSource
 
 from agent.guard import TICK_NS, Cue, Guard
+from agent.policy.region import Region
 from agent.policy.settings import PolicySettings
 from agent.policy.verdict import Policy, Verdict
 from agent.protocol.reasons import Reason
@@ -37,12 +38,13 @@ class Bench:
     """Signals that are not sent any more, by any source."""
     dead: set[str] = field(default_factory=set)
     """Sources that hang."""
+    region: Region | None = None
 
     def __post_init__(self) -> None:
         self.car = Car(dict(self.values))
         self.began_ns = self.clock()
         self.sources = self.sources or {"car": tuple(self.values)}
-        policy = Policy(self.settings, frozenset(self.values), compute_w=COMPUTE_W)
+        policy = Policy(self.settings, frozenset(self.values), COMPUTE_W, region=self.region)
         listeners = [HandSource(name, dict.fromkeys(paths, 0.5)) for name, paths in self.sources.items()]
         self.guard = Guard(policy, listeners, self.clock, self._hear, self.wall)
 

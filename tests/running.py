@@ -6,7 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 WITHIN_S = 30.0
@@ -26,14 +26,16 @@ def parkwatt(*arguments: str | Path, **environ: str) -> subprocess.CompletedProc
 
 
 @contextlib.contextmanager
-def service(folder: Path, config: Path) -> Iterator["subprocess.Popen[str]"]:
-    """`parkwatt run`, from READY=1 on; killed at the end if the test has not stopped it."""
+def service(
+    folder: Path, config: Path, under: Sequence[str | Path] = ()
+) -> Iterator["subprocess.Popen[str]"]:
+    """`parkwatt run`, from READY=1 on; killed at the end if the test has not stopped it. `under`: a program around it."""
     address = folder / "notify.sock"
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notices:
         notices.bind(str(address))
         notices.settimeout(WITHIN_S)
         process = subprocess.Popen(
-            [*PARKWATT, "run", "--config", str(config)],
+            [*map(str, under), *PARKWATT, "run", "--config", str(config)],
             env=os.environ | {"NOTIFY_SOCKET": str(address)},
             stderr=subprocess.PIPE,
             text=True,

@@ -40,7 +40,8 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
         "configuration": "can be used",
         "signals": "21 signals arrive",
         "policy": f"all {len(required_signals(PolicySettings()))} are offered; no source offers what these guards need, so"
-        " they do not apply: cable in",
+        " they do not apply: cable in, region",
+        "region": "taken for true: no vehicle.region_file, so the car's position is not compared with it",
         "backends": "usable for onnx, tflite",
         "meter": "no joules are reported, and tasks that limit them are refused",
         "models": "taken by hash when a task asks for one",
@@ -106,13 +107,6 @@ def test_a_store_without_its_folder_is_a_problem(folder: Path) -> None:
     finding = check.store(settings, None)
     assert not finding.ok
     assert "create /nope" in finding.fix
-
-
-def test_https_models_are_said_to_be_for_later(folder: Path) -> None:
-    settings = load(config_file(folder), {"PARKWATT_MODELS__SOURCE": "https://models.example/x"})
-    finding = check.model_source(settings)
-    assert not finding.ok
-    assert "not supported yet" in finding.text
 
 
 @pytest.mark.parametrize("keys", [(), ("not a key",)])

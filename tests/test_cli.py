@@ -7,7 +7,7 @@ import pytest
 from config_files import MINIMAL, config_file, service_paths
 from running import parkwatt, service, stopped
 
-from agent.protocol.keys import load_private_key, load_public_keys, write_key_pair
+from agent.protocol.keys import load_private_key, load_public_key, write_key_pair
 from agent.protocol.messages import BackendState, Blocker, EnergySource, Mode, TaskState
 from agent.protocol.reasons import Reason
 from agent.status import LinkStatus, MeterStatus, PreemptionStatus, Status, StoreStatus, TaskStatus, described
@@ -139,8 +139,8 @@ def test_keygen_makes_a_pair_that_the_vehicle_takes_and_never_overwrites_one(tmp
     folder = tmp_path / "keys"
     made = parkwatt("fleet", "keygen", folder, "--kid", "fleet-7")
     assert made.returncode == 0
-    assert list(load_public_keys(folder)) == ["fleet-7"]
-    assert load_private_key(folder / "fleet-7.key").verify_key.encode() == load_public_keys(folder)["fleet-7"]
+    private = load_private_key(folder / "fleet-7.key")
+    assert private.verify_key.encode() == load_public_key(folder / "fleet-7.pem")
     assert stat.S_IMODE((folder / "fleet-7.key").stat().st_mode) == 0o600
     again = parkwatt("fleet", "keygen", folder, "--kid", "fleet-7")
     assert again.returncode == 1

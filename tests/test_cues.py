@@ -8,8 +8,10 @@ import pytest
 from cars import FULLY_EQUIPPED, NS
 from guard_bench import COMPUTE_W, MONDAY_S, Bench, in_thread
 
+from agent.policy.area import Area
 from agent.policy.conditions import CONDITIONS
 from agent.policy.orders import Orders
+from agent.policy.region import POSITION, Region
 from agent.policy.settings import PolicySettings
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -178,6 +180,13 @@ MACHINE = [
     ),
 ]
 
+REGION = Region("BR", Area([[(-60, -30), (-40, -30), (-40, -5), (-60, -5), (-60, -30)]]), margin_m=1000)
+AT_HOME = {vss.LATITUDE: -23.5, vss.LONGITUDE: -46.6}
+PLACE = [
+    Row("across the border", shows(vss.LONGITUDE, -61.0), "region", Reason.REGION_MISMATCH, values=AT_HOME),
+    Row("north of the region", shows(vss.LATITUDE, -4.9), "region", Reason.REGION_MISMATCH, values=AT_HOME),
+]
+
 LEAVING = MONDAY_S + READY_S + 900
 TIMES = [
     Row(
@@ -278,11 +287,11 @@ CONTRADICTION = [
     for path, value in TWO_SOURCES
 ]
 
-ROWS = [*OWNER, *ENERGY, *MACHINE, *TIMES, *UNKNOWN, *CONTRADICTION]
+ROWS = [*OWNER, *ENERGY, *MACHINE, *PLACE, *TIMES, *UNKNOWN, *CONTRADICTION]
 
 
 def ready(row: Row) -> Bench:
-    bench = Bench({**FULLY_EQUIPPED, **row.values}, row.settings, row.sources)
+    bench = Bench({**FULLY_EQUIPPED, **row.values}, row.settings, row.sources, region=REGION)
     bench.guard.follow(row.orders)
     bench.drive(READY_S)
     assert bench.guard.verdict.allowed, bench.guard.verdict.blockers
@@ -315,7 +324,9 @@ def test_every_condition_has_a_row() -> None:
 
 
 def test_every_signal_that_any_condition_looks_at_goes_stale_and_invalid_in_a_row() -> None:
+    """All but the position: a car that loses it is where it was last seen, see test_region."""
     looked_at = {path for condition in CONDITIONS for path in (*condition.required, *condition.optional)}
+    looked_at -= set(POSITION)
     assert looked_at == set(GUARDED_BY) == set(FULLY_EQUIPPED)
 
 

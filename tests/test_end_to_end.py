@@ -2,15 +2,13 @@
 
 import asyncio
 import json
-import os
-import signal
-import socket
 import sys
-from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
+from agent_process import running_agent
 from agents import TOPICS, write_config
 from nacl.signing import SigningKey
 from wire_fleet import NULL_SHA256, WITHIN_S, WireFleet, task, wire_fleet
@@ -59,60 +57,6 @@ def trusted_key(folder: Path) -> SigningKey:
     """The fleet's key, whose public half the agent in `folder` trusts."""
     _, private = write_key_pair(folder / "keys", "fleet")
     return load_private_key(private)
-
-
-class AgentProcess:
-    """`parkwatt run` and its notify socket."""
-
-    def __init__(self, process: asyncio.subprocess.Process, notified: socket.socket) -> None:
-        self.process = process
-        self._notified = notified
-
-    async def until_ready(self) -> None:
-        loop = asyncio.get_running_loop()
-        async with asyncio.timeout(WITHIN_S):
-            assert await loop.sock_recv(self._notified, 100) == b"READY=1"
-
-    @property
-    def workers(self) -> list[int]:
-        """Living child processes, zombies not counted."""
-        found = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
-        return [int(pid) for pid in found if " Z " not in Path(f"/proc/{pid}/stat").read_text()]
-
-    async def until_no_worker(self) -> None:
-        async with asyncio.timeout(WITHIN_S):
-            while self.workers:
-                await asyncio.sleep(0.002)
-
-    async def crash(self) -> None:
-        self.process.send_signal(signal.SIGKILL)
-        await self.process.wait()
-
-    async def stop(self) -> int:
-        self.process.send_signal(signal.SIGTERM)
-        return await asyncio.wait_for(self.process.wait(), WITHIN_S)
-
-
-@asynccontextmanager
-async def running_agent(config: Path) -> AsyncIterator[AgentProcess]:
-    address = config.with_name("notify.sock")
-    address.unlink(missing_ok=True)
-    with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as notified:
-        notified.bind(str(address))
-        notified.setblocking(False)
-        process = await asyncio.create_subprocess_exec(
-            sys.executable,
-            *("-m", "agent", "run", "--config", str(config), "--log-format", "text"),
-            env={**os.environ, "NOTIFY_SOCKET": str(address)},
-        )
-        try:
-            agent = AgentProcess(process, notified)
-            await agent.until_ready()
-            yield agent
-        finally:
-            if process.returncode is None:
-                process.kill()
-                await process.wait()
 
 
 async def until_mode(fleet: WireFleet, mode: Mode) -> None:

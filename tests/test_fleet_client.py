@@ -22,7 +22,7 @@ from fake_vehicle import (
 
 from agent.link import LinkOptions, Retry
 from agent.protocol import jws
-from agent.protocol.keys import load_private_key, load_public_keys, write_key_pair
+from agent.protocol.keys import load_private_key, load_public_key, write_key_pair
 from agent.protocol.messages import (
     Datatype,
     EnergySource,
@@ -167,8 +167,8 @@ async def test_a_confirmation_never_exceeds_the_vehicles_message_size(car: FakeV
 
 
 async def test_what_the_fleet_says_is_signed(broker: Broker, tmp_path: Path) -> None:
-    _, private = write_key_pair(tmp_path, "fleet-2026")
-    verifier = jws.Verifier(load_public_keys(tmp_path))
+    public, private = write_key_pair(tmp_path, "fleet-2026")
+    verifier = jws.Verifier({"fleet-2026": load_public_key(public)})
     car = FakeVehicle(broker.port, verifier=verifier)
     signed = client(broker.port, key=load_private_key(private), kid="fleet-2026")
     async with car, signed as fleet:

@@ -3,13 +3,14 @@
 import asyncio
 import random
 import time
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field, replace
+from collections.abc import AsyncIterator
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import msgspec
 import pytest
 from fake_vehicle import MODEL, Assigned, FakeVehicle, accept, numbers, read_numbers, say_nothing, until
+from unruly_vehicle import Unruly
 
 from agent.link import LinkOptions, PublishRefused, Retry
 from agent.protocol.messages import OpenTask, State, TaskState
@@ -293,61 +294,6 @@ async def test_a_broker_that_forbids_it_is_named(mosquitto: type[MosquittoBroker
         async with client(broker.port, Clock()) as fleet:
             with pytest.raises(PublishRefused, match="fleet/v1/br/veh-0001/task: Not authorized"):
                 await fleet.vehicle("veh-0001", "BR").submit(MODEL, [numbers(range(2))])
-
-
-@dataclass
-class Unruly:
-    """Does anything that a vehicle may do, and some things that it may not, at random."""
-
-    rng: random.Random
-    old: list[Assigned] = field(default_factory=list)
-
-    def __call__(self, car: FakeVehicle, got: Assigned) -> None:
-        deeds: list[Callable[[FakeVehicle, Assigned], None]] = [
-            FakeVehicle.answer,
-            self.in_pieces,
-            self.stop_half_way,
-            self.answer_twice,
-            self.refuse,
-            self.forget_everything,
-            self.put_off,
-        ]
-        self.rng.choice(deeds)(car, got)
-        if self.old and self.rng.random() < 0.3:
-            car.answer(self.old.pop(self.rng.randrange(len(self.old))))
-
-    def put_off(self, _car: FakeVehicle, got: Assigned) -> None:
-        self.old.append(got)
-
-    def cuts(self, got: Assigned) -> list[tuple[int, int]]:
-        begin, end = got.rows
-        inner = sorted(self.rng.sample(range(begin + 1, end), self.rng.randint(0, end - begin - 1)))
-        return list(zip([begin, *inner], [*inner, end], strict=True))
-
-    def in_pieces(self, car: FakeVehicle, got: Assigned) -> None:
-        pieces = self.cuts(got)
-        self.rng.shuffle(pieces)
-        for number, piece in enumerate(pieces, 1):
-            car.give(got, *piece, final=number == len(pieces))
-
-    def stop_half_way(self, car: FakeVehicle, got: Assigned) -> None:
-        car.say(got, TaskState.ACCEPTED)
-        for piece in self.cuts(got)[1:]:
-            car.give(got, *piece)
-        if self.rng.random() < 0.5:
-            car.say(got, TaskState.RELEASED, Reason.OWNER_PRESENT)
-        self.old.append(got)
-
-    def answer_twice(self, car: FakeVehicle, got: Assigned) -> None:
-        self.in_pieces(car, got)
-        self.in_pieces(car, got)
-
-    def refuse(self, car: FakeVehicle, got: Assigned) -> None:
-        car.say(got, TaskState.REJECTED, Reason.QUEUE_FULL)
-
-    def forget_everything(self, car: FakeVehicle, got: Assigned) -> None:
-        car.say(got, TaskState.ACCEPTED)
-        car.reboot()
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,7 @@ import pytest
 from fake_vehicle import MODEL, Assigned, FakeVehicle, say_nothing
 
 from agent.protocol import jws
-from agent.protocol.keys import load_public_keys
+from agent.protocol.keys import load_public_key
 from agent.protocol.messages import (
     Datatype,
     EnergySource,
@@ -119,7 +119,7 @@ async def test_tasks_without_an_id_get_one_each(car: FakeVehicle, tmp_path: Path
 async def test_keygen_makes_the_key_that_signs(broker: Broker, task_file: Path, tmp_path: Path) -> None:
     code, _, _ = await parkwatt_fleet("keygen", tmp_path / "keys", "--kid", "me")
     assert code == 0
-    verifier = jws.Verifier(load_public_keys(tmp_path / "keys"))
+    verifier = jws.Verifier({"me": load_public_key(tmp_path / "keys/me.pem")})
     async with FakeVehicle(broker.port, verifier=verifier) as car:
         code, _, err = await submit(broker.port, task_file, "--key", tmp_path / "keys/me.key")
         assert (code, err) == (0, "")

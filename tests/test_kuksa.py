@@ -28,6 +28,13 @@ from firmware_shims.simulated_kuksa import VSS_VERSIONS, SimulatedBroker, Tls
 NEVER_STALE_HERE_S = 30.0
 """For tests of something else: a busy machine makes nothing stale."""
 HOUR_NS = 3_600_000_000_000
+NOT_IN_THE_SCENARIO = (
+    vss.CHIP_TEMPERATURE,
+    vss.TIME_TO_COMPLETE,
+    vss.GRID_LIMIT,
+    vss.LATITUDE,
+    vss.LONGITUDE,
+)
 
 
 class Fusion(Ear):
@@ -68,9 +75,8 @@ def broker() -> Iterator[SimulatedBroker]:
 
 def source_for(port: int, stale_after_s: float = NEVER_STALE_HERE_S, **options: Any) -> KuksaSource:
     """A source that wants everything of a broker that the parked car of the scenario has."""
-    without = [vss.CHIP_TEMPERATURE, vss.TIME_TO_COMPLETE, vss.GRID_LIMIT]
     ages = dict.fromkeys(KuksaOptions().ages(), stale_after_s)
-    chosen = {"port": port, "without": without, "stale_after_s": ages, **options}
+    chosen = {"port": port, "without": NOT_IN_THE_SCENARIO, "stale_after_s": ages, **options}
     source = open_source("kuksa", name="car", map=None, options=chosen, clock=boottime_ns)
     assert isinstance(source, KuksaSource)
     return source
@@ -294,8 +300,7 @@ def test_a_wall_clock_that_is_set_makes_nothing_look_fresh(ear: Ear) -> None:
         return time.time_ns() + ahead_ns
 
     with SimulatedBroker.parked_and_charging(wall_ns=wall_ns) as broker:
-        without = (vss.CHIP_TEMPERATURE, vss.TIME_TO_COMPLETE, vss.GRID_LIMIT)
-        options = KuksaOptions(port=broker.port, without=without)
+        options = KuksaOptions(port=broker.port, without=NOT_IN_THE_SCENARIO)
         with listening(source := KuksaSource("car", options, boottime_ns, wall_ns), ear):
             wait_for_everything(source, ear)
             for step_ns in (-HOUR_NS, 2 * HOUR_NS):

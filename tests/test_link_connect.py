@@ -5,6 +5,7 @@ import contextlib
 import logging
 import socket
 import time
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -32,9 +33,12 @@ async def test_the_first_connect_after_a_start_keeps_the_session() -> None:
         }
 
 
-async def test_the_will_waits_and_the_login_is_sent() -> None:
+async def test_the_will_waits_and_the_login_is_sent(tmp_path: Path) -> None:
     will = Will(topic="fleet/state", payload=b'{"online":false}', retain=True, delay_s=30)
-    login: dict[str, Any] = {"username": "veh", "password": "open sesame"}
+    secret = tmp_path / "mqtt.password"
+    secret.touch(0o600)
+    secret.write_text("open sesame\n")
+    login: dict[str, Any] = {"username": "veh", "password_file": secret}
     async with FakeBroker() as broker:
         link = Probe().link(broker.port, will=will, keepalive_s=17, **login)
         async with running(link):
@@ -81,7 +85,7 @@ async def test_it_is_up_when_the_subscriptions_stand_and_says_whether_the_sessio
 
 async def test_a_small_packet_is_not_held_back_for_company() -> None:
     async with FakeBroker() as broker:
-        sock = await dial(LinkOptions(host="127.0.0.1", port=broker.port, client_id="a"))
+        sock = await dial(LinkOptions(host="127.0.0.1", port=broker.port, client_id="a"), None)
         with contextlib.closing(sock):
             assert sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
 

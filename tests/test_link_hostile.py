@@ -6,8 +6,9 @@ import pytest
 from fake_broker import PINGREQ, PUBLISH, FakeBroker, string, user_property
 from link_probe import Probe, eventually, running
 
-from agent.link import Retry
+from agent.link import Link, LinkOptions, Retry
 
+PUBREC, PUBREL, PUBCOMP = 5, 6, 7
 BOM = "\ufeff"
 NUL_IN_A_STRING = user_property("key", "\0")  # malformed, MQTT 5 section 1.5.4
 
@@ -107,6 +108,37 @@ async def test_bytes_that_are_not_mqtt_end_the_connection_only() -> None:
                 await peer.gone()
             await broker.welcome()
             await eventually(lambda: link.up)
+
+
+async def test_a_broker_that_sends_with_qos_2_although_it_granted_1_gets_the_whole_handshake() -> None:
+    probe = Probe(acknowledge=True)
+    async with FakeBroker() as broker, running(probe.link(broker.port)):
+        peer = await broker.welcome()
+        peer.send(PUBLISH, string("fleet/task") + b"\0\7\0" + b"twice", flags=0x04)
+        assert (await peer.expect(PUBREC)).body[:2] == b"\0\7"
+        assert not probe.messages, "it may still be sent a second time"
+        peer.send(PUBREL, b"\0\7", flags=2)
+        assert (await peer.expect(PUBCOMP)).body[:2] == b"\0\7"
+        peer.publish("fleet/task", b"once", 8)
+        assert await peer.expect_puback() == 8
+    assert [message.qos for message in probe.messages] == [2, 1]
+
+
+async def test_closing_after_a_fault_of_ours_hides_it_behind_no_other() -> None:
+    def fail(_: object) -> None:
+        raise LookupError("a fault of ours")
+
+    async with FakeBroker() as broker:
+        link = Link(
+            LinkOptions(host="127.0.0.1", port=broker.port, client_id="veh-0001", subscriptions=("t",)),
+            on_message=fail,
+        )
+        ending = asyncio.create_task(link.run())
+        peer = await broker.welcome()
+        peer.publish("t", b"", 1)
+        with pytest.raises(LookupError):
+            await ending
+        await link.close()
 
 
 async def test_a_topic_that_is_not_utf_8_ends_the_connection_only() -> None:

@@ -40,6 +40,12 @@ def test_a_broker_that_accepts_and_drops_does_not_make_the_retries_quick() -> No
     assert longest(retry, DIED_AT_ONCE, 4) == [0.5, 1, 2, 4]
 
 
+def test_a_link_that_gets_work_through_between_its_breaks_is_never_long_away() -> None:
+    retry = Retry(jitter=lambda: 1.0)
+    longest(retry, UNREACHABLE, 9)
+    assert longest(retry, Outcome(up_s=3, acknowledged=1), 20) == [4] * 20
+
+
 def test_somebody_with_our_client_id_is_not_thrown_out_in_turn() -> None:
     retry = Retry(jitter=lambda: 1.0)
     assert retry.after(Outcome(up_s=3600, code=SESSION_TAKEN_OVER)) >= 30

@@ -218,6 +218,23 @@ def test_a_reason_has_the_name_of_its_code() -> None:
     assert "1999" in refusal(json.dumps(event).encode(), "event")
 
 
+def test_a_reason_may_quote_anybody_and_prints_on_one_line_on_both_ends_of_the_wire() -> None:
+    reason = messages.ReasonInfo.of(Reason.MODEL_INVALID, "operator \x1b[2J\u202e\n" + "\x07" * 5000)
+    assert reason.text.startswith("operator \\u001b[2J\\u202e\\u000a\\u0007")
+    assert reason.text.isprintable()
+    assert len(reason.text) == messages.REASON_MAX_CHARS
+    event = json.loads(framing.encode(msgspec.structs.replace(examples.EVENT, reason=reason)))
+    event["reason"]["text"] = "\x1b]0;owned\x07" + "a" * 5000
+    heard = framing.decode_event(json.dumps(event).encode()).reason
+    assert heard is not None
+    assert heard.text.startswith("\\u001b]0;owned")
+    assert len(heard.text) == messages.REASON_MAX_CHARS
+    assert (
+        framing.decode_event(framing.encode(msgspec.structs.replace(examples.EVENT, reason=heard))).reason
+        == heard
+    )
+
+
 def test_a_result_covers_at_least_one_row() -> None:
     result = json.loads(framing.encode(examples.RESULT))
     result["rows"] = [2, 2]

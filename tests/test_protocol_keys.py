@@ -31,13 +31,11 @@ def pem(der: bytes) -> bytes:
 
 
 def load(path: Path) -> object:
-    if path.suffix == ".key":
-        return keys.load_private_key(path)
-    return keys.load_public_keys(path.parent if path.suffix == ".pem" else path)
+    return keys.load_private_key(path) if path.suffix == ".key" else keys.load_public_key(path)
 
 
 def mistake(path: Path) -> str:
-    """What a person is told about this private key, or this public one, or this directory."""
+    """What a person is told about this private key, or this public one."""
     with pytest.raises(keys.KeyFileError) as error:
         load(path)
     text = str(error.value)
@@ -50,10 +48,10 @@ def test_a_new_pair_signs_and_verifies(tmp_path: Path) -> None:
     public_path, private_path = keys.write_key_pair(tmp_path / "new" / "keys", "fleet-2026")
     assert (public_path.name, private_path.name) == ("fleet-2026.pem", "fleet-2026.key")
     key = keys.load_private_key(private_path)
-    public_keys = keys.load_public_keys(public_path.parent)
+    public_key = keys.load_public_key(public_path)
     line, body = jws.split(jws.sign(b"{}", key, "fleet-2026"))
     assert line is not None
-    assert jws.Verifier(public_keys).verify(line, body) == "fleet-2026"
+    assert jws.Verifier({"fleet-2026": public_key}).verify(line, body) == "fleet-2026"
 
 
 def test_only_the_owner_may_read_a_new_private_key_whatever_the_umask(tmp_path: Path) -> None:
@@ -81,15 +79,15 @@ def test_we_read_what_cryptography_writes(tmp_path: Path) -> None:
     (tmp_path / "k.pem").write_bytes(theirs.public_key().public_bytes(PEM, SPKI))
     private_file(tmp_path / "k.key", theirs.private_bytes(PEM, PKCS8, CLEAR))
     public_raw = theirs.public_key().public_bytes(RAW, serialization.PublicFormat.Raw)
-    assert keys.load_public_keys(tmp_path) == {"k": public_raw}
+    assert keys.load_public_key(tmp_path / "k.pem") == public_raw
     assert bytes(keys.load_private_key(tmp_path / "k.key").verify_key) == public_raw
 
 
 def test_windows_line_ends_and_blank_lines_around_the_block_do_no_harm(tmp_path: Path) -> None:
     public_path, _ = keys.write_key_pair(tmp_path, "k")
-    wanted = keys.load_public_keys(tmp_path)
+    wanted = keys.load_public_key(public_path)
     public_path.write_bytes(b"\r\n" + public_path.read_bytes().replace(b"\n", b"\r\n") + b"\r\n")
-    assert keys.load_public_keys(tmp_path) == wanted
+    assert keys.load_public_key(public_path) == wanted
 
 
 def test_a_key_that_exists_is_never_overwritten(tmp_path: Path) -> None:
@@ -124,16 +122,22 @@ def test_a_private_key_that_others_may_use_is_refused(tmp_path: Path, mode: int)
     assert "chmod 0600" in mistake(path)
 
 
-def test_a_missing_file_or_directory_is_named(tmp_path: Path) -> None:
-    assert "No such file" in mistake(tmp_path / "k.key")
-    assert "No such file" in mistake(tmp_path / "keys.d")
+@pytest.mark.parametrize("mode", [0o664, 0o646, 0o666, 0o620])
+def test_a_public_key_that_others_may_replace_is_refused(tmp_path: Path, mode: int) -> None:
+    path, _ = keys.write_key_pair(tmp_path, "k")
+    path.chmod(mode)
+    assert "chmod 0644" in mistake(path)
 
 
-def test_an_empty_directory_holds_no_keys_and_other_files_are_passed_over(tmp_path: Path) -> None:
-    (tmp_path / "README").write_text("keys")
-    (tmp_path / ".fleet.pem").write_text("half writ")
-    private_file(tmp_path / "k.key", b"")
-    assert keys.load_public_keys(tmp_path) == {}
+@pytest.mark.parametrize("name", ["k.key", "k.pem"])
+def test_a_missing_file_is_named(tmp_path: Path, name: str) -> None:
+    assert "No such file" in mistake(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["k.key", "k.pem"])
+def test_a_pipe_in_place_of_a_key_is_refused_and_not_waited_for(tmp_path: Path, name: str) -> None:
+    os.mkfifo(tmp_path / name, 0o600)
+    assert "pipe" in mistake(tmp_path / name)
 
 
 def test_a_pem_file_whose_name_is_no_key_id_is_refused(tmp_path: Path) -> None:

@@ -304,26 +304,6 @@ async def test_with_signatures_only_the_trusted_key_gets_in(tmp_path: Path, iotc
         await car.until_settled()  # the signed `settled` was taken too
 
 
-async def test_time_never_goes_back_behind_what_a_trusted_message_said(
-    tmp_path: Path, iotcore: Broker
-) -> None:
-    """A car wakes with a wrong clock: a deadline before the newest signed time has passed."""
-    config = write_config(tmp_path, iotcore.port, signed=True)
-    _, private = write_key_pair(tmp_path / "keys", "fleet")
-    later = now() + dt.timedelta(days=30)
-    async with wire_fleet(iotcore.port, TOPICS, key=load_private_key(private)) as fleet:
-        async with agent(config):
-            fleet.send(task("later", issued_at=later, expires_at=later + dt.timedelta(minutes=5)))
-            await fleet.until(lambda: fleet.is_final("later"), "the answer")
-            fleet.send(task("night-1"))
-            await fleet.heard_event("night-1", TaskState.REJECTED)
-        async with agent(config):
-            fleet.send(task("night-2"))
-            rejected = await fleet.heard_event("night-2", TaskState.REJECTED)
-    assert rejected.reason is not None
-    assert rejected.reason.code is Reason.EXPIRED
-
-
 async def test_the_queue_is_bounded_and_says_so(tmp_path: Path, iotcore: Broker) -> None:
     config = write_config(tmp_path, iotcore.port, extra="\n[tasks]\nqueue_tasks = 3\n")
     async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:

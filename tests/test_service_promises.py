@@ -9,10 +9,13 @@ from wire_fleet import WireFleet, now, task, wire_fleet
 from agent.protocol import framing
 from agent.protocol.messages import (
     Cancel,
+    Datatype,
     Drain,
     EnergySource,
     Limits,
     TaskState,
+    Tensor,
+    TensorParameters,
 )
 from agent.protocol.reasons import Reason
 from firmware_shims import vss
@@ -91,6 +94,24 @@ async def test_a_result_larger_than_a_message_is_split_at_rows(tmp_path: Path, i
         assert [result.final for result, _ in fleet.results] == [False] * (len(fleet.results) - 1) + [True]
         assert all(len(framing.encode(result, [tail])) <= 4352 for result, tail in fleet.results)
         assert b"".join(tail for _, tail in fleet.results) == task("night-1", count=60)[1]
+
+
+async def test_a_batch_larger_than_a_message_is_split_also_when_its_rows_wait_for_others(
+    tmp_path: Path, iotcore: Broker
+) -> None:
+    """30 rows of 8 KiB in a batch of the null backend, of which a message holds 15; they leave with the last row."""
+    rows, row_bytes = 90, 8192
+    inputs = [
+        Tensor("x", Datatype.UINT8, [rows, 1], TensorParameters(binary_data_size=rows)),
+        Tensor("y", Datatype.UINT8, [row_bytes], TensorParameters(binary_data_size=row_bytes, shared=True)),
+    ]
+    tail = bytes(range(rows)) + bytes(row_bytes)
+    config = write_config(tmp_path, iotcore.port, run_us=10_000)
+    async with agent(config), wire_fleet(iotcore.port, TOPICS) as fleet:
+        fleet.send((task("night-1", rows, inputs=inputs)[0], tail))
+        await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
+        answered = [row for begin, end in fleet.rows("night-1") for row in range(begin, end)]
+        assert answered == list(range(rows))
 
 
 async def test_a_row_larger_than_a_message_fails_and_says_so(tmp_path: Path, iotcore: Broker) -> None:

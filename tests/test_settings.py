@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[1] / "deploy/agent.toml"
 
 WITHOUT_A_DEFAULT = (
     "username|password_file|ca_file|cert_file|key_file|watts_per_core|group"
-    "|stay_prior_file|grid_limit_w|schedule|time_zone"
+    "|stay_prior_file|region_file|grid_limit_w|schedule|time_zone"
 )
 
 
@@ -125,8 +125,8 @@ def test_every_problem_is_one_line_with_file_key_value_and_limit(tmp_path: Path)
             "meter.options: options are for a meter: name it in meter.use",
         ),
         ("[mqtt]\nca_file = '/dev/null'\ncert_file = '/dev/null'\n", "cert_file and key_file go together"),
-        ("[mqtt]\ncert_file = '/dev/null'\nkey_file = '/dev/null'\n", "cert_file without ca_file"),
-        ("[mqtt]\npassword_file = '/dev/null'\n", "password_file without username"),
+        ("[mqtt]\ncert_file = '/dev/null'\nkey_file = 'SECRET'\n", "cert_file without ca_file"),
+        ("[mqtt]\npassword_file = 'SECRET'\n", "password_file without username"),
         ("[models]\nsource = 'ftp://host/models'\n", "should be file:///a/folder or https://host/path"),
         ("[trust]\nresidency = []\n", "trust.residency = []: should have at least one entry"),
         ("[trust]\nresidency = ['brazil']\n", "trust.residency[0] = 'brazil': should be ISO 3166-1"),
@@ -150,11 +150,22 @@ def test_every_problem_is_one_line_with_file_key_value_and_limit(tmp_path: Path)
     ],
 )
 def test_a_wrong_setting_says_what_is_wrong_with_it(tmp_path: Path, more: str, problem: str) -> None:
-    path = config_file(tmp_path, more)
+    secret = tmp_path / "secret"
+    secret.touch(0o600)
+    path = config_file(tmp_path, more.replace("SECRET", str(secret)))
     (line,) = problems(path)
     assert line.startswith(f"{path}: ")
     assert problem in line
     assert "\n" not in line
+
+
+def test_a_store_too_small_for_its_results_is_refused_in_one_line(tmp_path: Path) -> None:
+    """It could fill up for good."""
+    small = config_file(tmp_path, "[store]\nmax_bytes = 1_000_000\n[mqtt]\nmax_payload_bytes = 1_000_000\n")
+    (problem,) = problems(small)
+    assert (
+        "keeps 500000 bytes for results, which should be 3 times mqtt.max_payload_bytes = 1000000" in problem
+    )
 
 
 def test_a_car_without_signals_or_backends_is_refused(tmp_path: Path) -> None:

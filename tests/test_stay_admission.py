@@ -6,11 +6,13 @@ from pathlib import Path
 import msgspec
 import pytest
 from agents import TOPICS, agent, write_config
-from wire_fleet import NULL_SHA256, WireFleet, now, task, wire_fleet
+from wire_fleet import WireFleet, now, task, wire_fleet
 
 from agent import stay_prior
 from agent.admission import Circumstances, admit
+from agent.costs import Run
 from agent.policy.stay import Arrival, Forecast, StayModel
+from agent.program import program_key
 from agent.protocol.messages import EnergySource, TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.settings import load
@@ -41,7 +43,9 @@ def offered(tmp_path: Path, row_s: float | None, forecast: Forecast | None) -> C
         now=now(),
         open_tasks=0,
         open_bytes=0,
+        open_remote_bytes=0,
         queued_s=0.0,
+        task_remote_bytes=0,
         task_bytes=128,
         row_s=row_s,
         kills_workers=False,
@@ -111,8 +115,10 @@ async def test_after_a_restart_the_car_still_knows_its_habit_and_refuses_what_wo
         await store.run(lambda ledger: ledger.notes.write(HISTORY_NOTE, history))
     async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
         await car.until_ready()
-        car.service.executor.runs.costs.ran(NULL_SHA256, "null", "", 20 * MINUTE_S)
-        fleet.send(task("long"))
+        long = task("long")
+        costs = car.service.executor.runs.costs
+        costs.ran(program_key(long[0]), "null", "", Run(1, 20 * MINUTE_S, None))
+        fleet.send(long)
         rejected = await fleet.heard_event("long", TaskState.REJECTED)
         assert rejected.reason is not None
         assert rejected.reason.code is Reason.DEPARTURE_SOON

@@ -134,8 +134,8 @@ class Histories(RuleBasedStateMachine):
     def emit(self, data: st.DataObject, rows: Range, final: bool) -> None:
         key = data.draw(st.sampled_from(sorted(self.tasks)))
         task = self.tasks[key]
-        covered = {part for part in task.pending if rows[0] <= part[0] and part[1] <= rows[1]}
-        wrong = any(overlap(rows, done) for done in (task.pending - covered) | task.answered)
+        covered = {part for part in task.pending if overlap(rows, part)}
+        wrong = any(overlap(rows, done) for done in task.answered)
         whole = sum(end - begin for begin, end in {rows, *task.answered}) == ROWS
         if self.refused(
             task, wrong or final is not whole, lambda ledger: ledger.emit(*key, *rows, b"r", final=final)

@@ -200,11 +200,14 @@ def test_a_result_takes_the_place_of_the_pending_rows_it_covers(ledger: Ledger) 
     assert ledger.missing("night-1", 1) == [(4, 8)]
 
 
-def test_a_result_that_cuts_committed_rows_in_two_is_refused(ledger: Ledger) -> None:
+def test_rows_that_were_committed_together_can_leave_in_two_results(ledger: Ledger) -> None:
+    """A batch can be larger than a message."""
     ledger.accept(offer())
-    ledger.commit_rows("night-1", 1, 0, 4, outputs=b"o", usage=b"u")
-    with pytest.raises(RowsRefused, match=r"overlap \(0, 4\)"):
-        ledger.emit("night-1", 1, 2, 8, b"r", final=False)
+    ledger.commit_rows("night-1", 1, 0, 8, outputs=b"labels", usage=b"{}")
+    ledger.emit("night-1", 1, 0, 5, b"labels", final=False)
+    assert ledger.missing("night-1", 1) == [(5, 8)], "what an agent that dies here has to compute again"
+    ledger.emit("night-1", 1, 5, 8, b"labels", final=True)
+    assert owed(ledger) == [("night-1", 1, 0, 5), ("night-1", 1, 5, 8)]
 
 
 def test_a_final_result_answers_every_row(ledger: Ledger) -> None:
@@ -324,5 +327,5 @@ def test_the_status_counts_what_is_open_and_owed(ledger: Ledger) -> None:
     assert (counts.open_tasks, counts.unsettled_results, counts.unsettled_bytes) == (1, 2, 11)
     ledger.settle([("a", 1, 0, 2), ("b", 1, 0, 8)])
     assert (ledger.counts().unsettled_results, ledger.counts().unsettled_bytes) == (0, 0)
-    assert counts.file_bytes % 4096 == 0
-    assert counts.file_bytes > 0
+    assert counts.used_bytes % 4096 == 0
+    assert counts.used_bytes > 0

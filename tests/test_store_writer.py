@@ -10,6 +10,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 from offers import offer
+from stored_tasks import overwrite, pages
 
 from agent.store import Acceptance, Ledger, Outcome, RowsRefused, Store, StoreFailed, StoreFull
 
@@ -201,7 +202,7 @@ async def test_a_dead_writer_fails_what_waits_and_is_seen(store: Store) -> None:
 
 async def test_a_full_store_refuses_new_work_keeps_what_it_owes_and_recovers(store: Store) -> None:
     held = await filled(store, 50_000)
-    assert held >= 15
+    assert 5 <= held <= 12, "half of so small a store is kept for results"
     await store.run(lambda ledger: ledger.emit("t0", 1, 0, 8, b"labels", final=True))
     assert (await store.run(lambda ledger: ledger.counts())).open_tasks == held - 1
     assert await store.run(lambda ledger: ledger.settle([("t0", 1, 0, 8)])) == 1
@@ -212,7 +213,7 @@ async def test_a_full_store_costs_the_tasks_that_still_fit_nothing(store: Store)
     disk = await disk_of(store)
     first = await hanging(store, disk)
     fits = store.run(accepting("fits"))
-    too_large = store.run(accepting("large", 2 * MAX_BYTES))
+    too_large = store.run(lambda ledger: ledger.notes.write("large", bytes(2 * MAX_BYTES)))
     fits_too = store.run(accepting("fits-too"))
     disk.release()
     await asyncio.gather(first, fits, fits_too)
@@ -238,12 +239,9 @@ async def test_a_store_that_turns_out_corrupt_fails_the_job_and_not_the_agent(tm
     async with Store.open(path, max_bytes=MAX_BYTES) as store:
         for number in range(20):
             await store.run(accepting(f"t{number}", 10_000))
-    pages = bytearray(path.read_bytes())
-    tail = 20 * 4096
-    pages[tail:] = b"\xa5" * (len(pages) - tail)
-    path.write_bytes(pages)
     async with Store.open(path, max_bytes=MAX_BYTES) as store:
-        with pytest.raises(StoreFailed, match="malformed"):
+        overwrite(path, range(20, pages(path)))
+        with pytest.raises(StoreFailed, match=r"malformed \(SQLITE_CORRUPT\); start the agent again"):
             await store.run(lambda ledger: [ledger.body(task.id, 1) for task in ledger.open_tasks()])
         assert await store.run(lambda ledger: ledger.facts.time_floor()) == 0
 

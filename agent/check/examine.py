@@ -13,16 +13,16 @@ from agent.broker import link_options
 from agent.check.finding import Finding, broken, works
 from agent.check.meter import meter
 from agent.check.overheard import warnings_of
-from agent.check.sources import guards, pushed_source, signal_source
+from agent.check.places import input_places, model_source
+from agent.check.sources import guards, pushed_source, region, signal_source
 from agent.control import NoAgentAnswersError, ask
 from agent.devices import probed
 from agent.link import Link
-from agent.models import unsupported
-from agent.protocol.keys import KeyFileError, load_public_keys
 from agent.settings import BackendSettings, ConfigError, Settings, load
 from agent.status import Status
 from agent.store import StoreUnusable
 from agent.store.database import connect, locked, one_line_refusals
+from agent.trusted_keys import look_into
 from backends.limits import Limits
 from backends.limits import described as described_limits
 from firmware_shims.clock import boottime_ns
@@ -60,11 +60,14 @@ async def _tried(settings: Settings) -> AsyncIterator[Finding]:
         else:
             yield await signal_source(source)
     yield guards(settings.policy, sources)
+    yield region(settings, sources)
     for section in settings.backends:
         for finding in await backend(section):
             yield finding
     yield await meter(settings, sources)
-    yield model_source(settings)
+    yield await model_source(settings.models)
+    for finding in input_places(settings.inputs):
+        yield finding
     yield store(settings, running)
     yield broker_of_running(settings, running) if running else await broker(settings)
     yield keys(settings)
@@ -94,14 +97,6 @@ async def backend(section: BackendSettings) -> Sequence[Finding]:
     return [*found, works("limits", f"worker of {section.use}", described_limits(result.limits))]
 
 
-def model_source(settings: Settings) -> Finding:
-    """Whether models can come from where the configuration says."""
-    source = settings.models.source
-    if why := unsupported(source):
-        return broken("models", source, why, "set models.source to a file:/// folder")
-    return works("models", source, "taken by hash when a task asks for one")
-
-
 def store(settings: Settings, running: Status | None) -> Finding:
     """Open the store as the service would; where there is none yet, nothing is created."""
     path = settings.store.path
@@ -123,12 +118,8 @@ def store(settings: Settings, running: Status | None) -> Finding:
 async def broker(settings: Settings) -> Finding:
     """Connect with the vehicle's own credentials, and leave its session and subscriptions as they are."""
     name = f"{settings.mqtt.host}:{settings.mqtt.port}"
-    try:
-        options = link_options(settings)
-    except (OSError, UnicodeDecodeError) as error:
-        return broken("broker", name, f"password_file: {error}", "give a readable file with the password")
     up = asyncio.Event()
-    link = Link(options, on_message=lambda _: None, on_up=lambda _: up.set())
+    link = Link(link_options(settings), on_message=lambda _: None, on_up=lambda _: up.set())
     with warnings_of("agent.link"):  # they say what the finding says
         running = asyncio.create_task(link.run())
         try:
@@ -157,14 +148,12 @@ def keys(settings: Settings) -> Finding:
     folder = settings.trust.task_keys_dir
     if not settings.trust.require_signatures:
         return works("keys", str(folder), "not needed: trust.require_signatures is false")
-    try:
-        found = load_public_keys(folder)
-    except KeyFileError as error:
-        problem = str(error).removeprefix(f"{folder}: ")
-        return broken("keys", str(folder), problem, "put the fleet's <kid>.pem files there")
-    if not found:
-        return broken("keys", str(folder), "no <kid>.pem in it", "put the fleet's <kid>.pem files there")
-    return works("keys", str(folder), f"{len(found)} public keys: {', '.join(found)}")
+    found = look_into(folder)
+    if found.problems:
+        faults = [problem.rpartition(": ") for problem in found.problems]
+        text = "; ".join(fault.removeprefix(f"{folder}: ") for fault, _, _ in faults)
+        return broken("keys", str(folder), f"{text}; {found}", "; ".join(fix for _, _, fix in faults))
+    return works("keys", str(folder), str(found))
 
 
 def _mend_backend(use: str) -> str:

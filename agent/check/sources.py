@@ -8,6 +8,7 @@ from typing import Final
 from agent.check.finding import Finding, broken, works
 from agent.check.overheard import warnings_of
 from agent.policy.conditions import required_signals, unwatched
+from agent.policy.region import POSITION
 from agent.policy.settings import PolicySettings
 from agent.protocol.reasons import Reason
 from agent.settings import Settings
@@ -64,6 +65,20 @@ def pushed_source(source: PushedSignals, settings: Settings, running: Status | N
         )
     where = f"over {settings.control.socket} while the agent runs"
     return works("signals", source.name, f"{len(source.stale_after_s)} signals, to be pushed {where}")
+
+
+def region(settings: Settings, sources: Sequence[Source]) -> Finding:
+    """Whether the car's position is held against the region that it is said to be in."""
+    vehicle = settings.vehicle
+    if vehicle.region_file is None:
+        text = "taken for true: no vehicle.region_file, so the car's position is not compared with it"
+        return works("region", vehicle.region, text)
+    offered = frozenset(path for source in sources for path in source.stale_after_s)
+    if missing := [path for path in POSITION if path not in offered]:
+        text = f"vehicle.region_file is set, and no source offers {', '.join(missing)}"
+        return broken("region", vehicle.region, text, "add a source that does, or remove region_file")
+    text = f"the position is held against {vehicle.region_file}, {vehicle.region_margin_m:g} m outside still count"
+    return works("region", vehicle.region, text)
 
 
 def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:

@@ -153,7 +153,10 @@ async def _hold(folder: Path, sample: Sample, settings: Settings) -> None:
 async def _agent(settings: Settings) -> AsyncIterator[tuple[Service, Scenario]]:
     """The service with a car that is parked and charging; it says good-bye at the end."""
     car = Scenario("scenario", load(PARKED_AND_CHARGING), boottime_ns)
-    async with Store.open(settings.store.path, max_bytes=settings.store.max_bytes) as store:
+    store_of = settings.store
+    async with Store.open(
+        store_of.path, max_bytes=store_of.max_bytes, ballast_bytes=store_of.ballast_bytes
+    ) as store:
         service = Service(settings, store, sources=[car])
         stop = asyncio.Event()
         async with asyncio.TaskGroup() as tasks:

@@ -1,8 +1,10 @@
 import asyncio
 import socket
+import ssl
 from collections.abc import Callable
 from typing import NoReturn
 
+from agent.link.credentials import Credentials
 from agent.link.dial import dial
 from agent.link.errors import LinkDown, TooLarge
 from agent.link.inbound import Inbound, Unacknowledged
@@ -36,6 +38,7 @@ class Connection:
         loop = asyncio.get_running_loop()
         self._options = options
         self._deliver = on_message
+        self._where = f"{options.host}:{options.port}"
         self._clock = clock
         self._wire = Wire(options, self, clean_start=clean_start)
         self._window = SendWindow(options.send_window, self._wire.publish_once)
@@ -45,15 +48,19 @@ class Connection:
         self._ended: asyncio.Future[None] = loop.create_future()
         self._max_packet_bytes = options.max_packet_bytes
         self._heard_ns = clock()
+        self._credentials: Credentials | None = None
         self.session_present = False
         self.accepted_ns: int | None = None
         """When the CONNACK came, on `clock`; None before."""
         self.acknowledged = 0
         """Messages that this connection brought and we acknowledged."""
+        self.outdated = False
+        """It was ended because its credentials have been renewed."""
 
     async def open(self) -> None:
         """Dial, connect and subscribe, or raise LinkDown. Call `abort` afterwards in any case."""
-        self._wire.connect(await self._dial())
+        credentials = self._credentials = self._read_credentials()
+        self._wire.connect(await self._dial(credentials.tls), credentials.password)
         await self._answer("CONNACK", self._accepted)
         if self._options.subscriptions:
             self._wire.subscribe_all(want_retained=self._options.want_retained)
@@ -62,12 +69,16 @@ class Connection:
     async def until_down(self) -> NoReturn:
         """Keep the connection alive until it ends; raises LinkDown, or what `on_message` raised."""
         while not self._ended.done():
-            await asyncio.wait([self._ended], timeout=self._wire.keep_alive())
+            wait_s = min(self._wire.keep_alive(), self._options.renewal_s)
+            await asyncio.wait([self._ended], timeout=wait_s)
             silent_s = (self._clock() - self._heard_ns) / 1e9
             if self._window and silent_s > self._options.stall_s:
                 self.ended(
                     LinkDown(f"{len(self._window)} publishes under way, no PUBACK for {silent_s:.0f} s")
                 )
+            elif self._credentials and self._credentials.renewed():
+                self.outdated = True
+                await self.say_goodbye(send_will=False)
         self._ended.result()
         raise AssertionError("a connection always ends with an exception")
 
@@ -94,15 +105,20 @@ class Connection:
         self._window.add(outgoing)
         return outgoing.answered
 
-    async def _dial(self) -> socket.socket:
-        where = f"{self._options.host}:{self._options.port}"
+    def _read_credentials(self) -> Credentials:
+        try:
+            return Credentials(self._options)
+        except OSError as error:
+            raise LinkDown(f"no connection to {self._where}: {error}") from error
+
+    async def _dial(self, tls: ssl.SSLContext | None) -> socket.socket:
         try:
             async with asyncio.timeout(self._options.answer_s):
-                return await dial(self._options)
+                return await dial(self._options, tls)
         except TimeoutError:
-            raise LinkDown(f"no connection to {where} within {self._options.answer_s:g} s") from None
+            raise LinkDown(f"no connection to {self._where} within {self._options.answer_s:g} s") from None
         except (OSError, UnicodeError) as error:  # UnicodeError: a host name that DNS cannot express
-            raise LinkDown(f"no connection to {where}: {error}") from error
+            raise LinkDown(f"no connection to {self._where}: {error}") from error
 
     async def _answer(self, what: str, answer: asyncio.Future[None]) -> None:
         try:
@@ -113,7 +129,7 @@ class Connection:
 
     def _acknowledge(self, message: Inbound) -> None:
         for settled in self._unacknowledged.settle(message):
-            self._wire.puback(settled.packet_id)
+            self._wire.acknowledge(settled.packet_id, settled.qos)
             self.acknowledged += 1
         if len(self._unacknowledged) <= self._options.receive_maximum:
             self._wire.resume_reading()

@@ -7,18 +7,17 @@ from typing import Any
 from agent.link.options import LinkOptions
 
 
-async def dial(options: LinkOptions) -> socket.socket:
+async def dial(options: LinkOptions, tls: ssl.SSLContext | None) -> socket.socket:
     """A connected, non-blocking socket, after the TLS handshake if TLS is on; never blocks the loop.
 
-    Raises OSError (ssl.SSLError and an unreadable certificate file are ones).
+    Raises OSError (ssl.SSLError is one).
     """
-    context = _tls_context(options)
     sock = await _connected(options)
     # Without it the kernel holds a small packet back until the last one is acknowledged: 88 ms a round trip.
     sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-    if context is None:
+    if tls is None:
         return sock
-    return await _secure(sock, context, options.host)
+    return await _secure(sock, tls, options.host)
 
 
 async def _connected(options: LinkOptions) -> socket.socket:
@@ -41,19 +40,6 @@ async def _connected(options: LinkOptions) -> socket.socket:
         else:
             return sock
     raise OSError(", ".join(errors))
-
-
-def _tls_context(options: LinkOptions) -> ssl.SSLContext | None:
-    if options.ca_file is None:
-        return None
-    try:
-        context = ssl.create_default_context(cafile=options.ca_file)
-        if options.cert_file is not None:
-            context.load_cert_chain(options.cert_file, options.key_file)
-    except OSError as error:  # names no file
-        files = [str(file) for file in (options.ca_file, options.cert_file, options.key_file) if file]
-        raise OSError(f"TLS with {', '.join(files)}: {error}") from error
-    return context
 
 
 async def _secure(sock: socket.socket, context: ssl.SSLContext, host: str) -> ssl.SSLSocket:

@@ -90,6 +90,8 @@ class Link:
         except TimeoutError:
             if not self._closing:
                 raise
+        finally:
+            self._until_closed = None
 
     async def close(self, *, send_will: bool = False) -> None:
         """Send what is under way and DISCONNECT, then let `run` return; with `send_will` the Will is sent.
@@ -127,6 +129,8 @@ class Link:
             if was_up:
                 self.status = replace(self.status, up=False, since_ns=self._clock())
         if not self._closing:
+            if connection.outdated:
+                ended_by = LinkDown("the credentials were renewed")
             self._report(ended_by, was_up)
         return self._outcome(connection, ended_by)
 
@@ -154,4 +158,6 @@ class Link:
         if connection.accepted_ns is None:
             return Outcome(code=down.code)
         up_s = (self._clock() - connection.accepted_ns) / 1e9
-        return Outcome(up_s=up_s, acknowledged=connection.acknowledged, code=down.code)
+        return Outcome(
+            up_s=up_s, acknowledged=connection.acknowledged, code=down.code, planned=connection.outdated
+        )

@@ -16,9 +16,9 @@ class Will:
 class LinkOptions:
     """Where to connect and on what terms.
 
-    TLS is on when `ca_file` is set. The certificate files are read at every connect, so that a renewed
-    certificate is picked up. `max_packet_bytes` limits packets in both directions; the broker may lower
-    it, as it may `send_window`.
+    TLS is on when `ca_file` is set. The four files are read at every connect. When they change under a connection,
+    and can be used, the next one takes its place at once. `max_packet_bytes` limits packets in both directions; the
+    broker may lower it, as it may `send_window`.
     """
 
     host: str
@@ -26,7 +26,7 @@ class LinkOptions:
     client_id: str
     keepalive_s: int = 30
     username: str | None = None
-    password: str | None = None
+    password_file: Path | None = None
     ca_file: Path | None = None
     cert_file: Path | None = None
     key_file: Path | None = None
@@ -43,6 +43,8 @@ class LinkOptions:
     """How long dialling, the CONNACK and the SUBACK may take, each."""
     stall_s: float = 60.0
     """How long publishes may be under way without a single PUBACK before the connection is given up."""
+    renewal_s: float = 2.0
+    """How often the four files are looked at."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

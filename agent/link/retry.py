@@ -6,6 +6,7 @@ from dataclasses import dataclass
 
 SESSION_TAKEN_OVER = 0x8E
 SERVER_SHUTTING_DOWN = 0x8B
+DOUBLINGS_WITH_PROGRESS = 3
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -17,6 +18,8 @@ class Outcome:
     """Messages that this connection brought and we acknowledged."""
     code: int | None = None
     """MQTT 5 reason code, where the broker gave one."""
+    planned: bool = False
+    """We ended it ourselves, to take up renewed credentials."""
 
 
 class Retry:
@@ -48,6 +51,9 @@ class Retry:
 
     def after(self, outcome: Outcome) -> float:
         """Seconds to wait before the next attempt; sets `clean_start` for it."""
+        if outcome.planned:
+            self.clean_start = False
+            return 0.0
         if outcome.up_s is not None:
             self.clean_start = False
             self._judge(outcome, outcome.up_s)
@@ -64,6 +70,8 @@ class Retry:
             self._doublings = 0
             self._quick_drops = 0
         elif outcome.acknowledged:
+            # Work gets through between the breaks. Not quicker yet: few brokers say that a twin has thrown us out.
+            self._doublings = min(self._doublings, DOUBLINGS_WITH_PROGRESS)
             self._quick_drops = 0
         elif outcome.code not in (SESSION_TAKEN_OVER, SERVER_SHUTTING_DOWN):
             self._quick_drops += 1

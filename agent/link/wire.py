@@ -57,8 +57,6 @@ class Wire(aiomqtt.Client):
             options.host,
             options.port,
             identifier=options.client_id,
-            username=options.username,
-            password=options.password,
             protocol=aiomqtt.ProtocolVersion.V5,
             clean_start=clean_start,
             keepalive=options.keepalive_s,
@@ -70,12 +68,15 @@ class Wire(aiomqtt.Client):
         self._client.manual_ack_set(True)
         self._listener = listener
         self._topics = options.subscriptions
+        self._username = options.username
         self._max_packet_bytes = options.max_packet_bytes
         self._where = f"{options.host}:{options.port}"
         self._reading = False
 
-    def connect(self, sock: socket.socket) -> None:
+    def connect(self, sock: socket.socket, password: str | None) -> None:
         """Take over `sock` and send the CONNECT."""
+        if self._username is not None:
+            self._client.username_pw_set(self._username, password)
         # paho's own dialling blocks; with a socket at hand its connect() does no more than queue a packet.
         self._client._create_socket = lambda: sock  # type: ignore[method-assign]  # noqa: SLF001
         self._client_connect()
@@ -103,9 +104,9 @@ class Wire(aiomqtt.Client):
             raise down
         return info.mid
 
-    def puback(self, packet_id: int) -> None:
-        """Acknowledge a message that arrived with QoS 1."""
-        self._client.ack(packet_id, 1)
+    def acknowledge(self, packet_id: int, qos: int) -> None:
+        """Let the broker forget a message: PUBACK, or PUBCOMP from one that sends QoS 2 although it granted 1."""
+        self._client.ack(packet_id, qos)
 
     def keep_alive(self) -> float:
         """Ping, or end a connection that does not answer; gives the seconds after which to call again."""

@@ -46,7 +46,8 @@ class View(msgspec.Struct, frozen=True):
 
     `compute_w`: what all backends together may draw, `least_w` the smallest of them. `unix_s`: the wall clock, None
     when it cannot be trusted. `grid_proven`: grid power has been proven, window and grace included. `allowed` and
-    `on_pack`: what the verdict before this one said. `supply_v`: the low-voltage supply behind its filter.
+    `on_pack`: what the verdict before this one said. `supply_v`: the low-voltage supply behind its filter. `region`: the
+    code of the region that the car's position is held against, None for none; `outside`: it was last seen outside.
     """
 
     snapshot: Snapshot
@@ -63,6 +64,8 @@ class View(msgspec.Struct, frozen=True):
     pack_use: PackUse
     supply_v: LowPass | None
     starts_ns: tuple[int, ...]
+    region: str | None
+    outside: bool
 
 
 Judge = Callable[[View, bool], Judged]

@@ -5,7 +5,7 @@ To add a guard: write a `Judge` and add a line here.
 
 from typing import Final
 
-from agent.policy import energy, machine, owner, times
+from agent.policy import energy, machine, owner, region, times
 from agent.policy.condition import Cause, Condition
 from agent.policy.settings import PolicySettings
 from agent.protocol.reasons import Reason
@@ -135,6 +135,14 @@ CONDITIONS: Final[tuple[Condition, ...]] = (
         machine.own_rail,
         _settle_s,
         optional=(vss.COMPUTE_RAIL,),
+    ),
+    Condition(
+        "region",
+        Reason.REGION_MISMATCH,
+        Cause.SAFETY,
+        region.in_region,
+        _settle_s,
+        optional=region.POSITION,
     ),
     Condition(
         "grid limit",

@@ -7,6 +7,7 @@ import msgspec
 from agent.policy.conditions import CONDITIONS
 from agent.policy.low_pass import LowPass
 from agent.policy.pack_use import PackUse
+from agent.policy.region import UNSEEN, Whereabouts
 
 
 class Standing(msgspec.Struct, frozen=True):
@@ -28,15 +29,22 @@ class Standing(msgspec.Struct, frozen=True):
 
 @dataclass(frozen=True, slots=True)
 class Lasting:
-    """What outlives the process: what work took from the traction battery, and the starts of the last hour."""
+    """What outlives the process: what work took from the traction battery, and the starts of the last hour.
+
+    `outside`: the car was last seen outside of its region; where that was is not kept.
+    """
 
     pack_use: PackUse = field(default_factory=PackUse)
     starts_ns: tuple[int, ...] = ()
+    outside: bool = False
 
 
 @dataclass(frozen=True, slots=True)
 class Memory:
-    """Standings in the order of `CONDITIONS`; the supply's filter, the pack's use and the starts of the last hour."""
+    """Standings in the order of `CONDITIONS`; the supply's filter, the pack's use and the starts of the last hour.
+
+    `whereabouts`: where the car was last seen, for as long as the process lives.
+    """
 
     standings: tuple[Standing, ...] = field(default_factory=lambda: tuple(Standing() for _ in CONDITIONS))
     allowed: bool = False
@@ -44,11 +52,12 @@ class Memory:
     supply_v: LowPass | None = None
     pack_use: PackUse = field(default_factory=PackUse)
     starts_ns: tuple[int, ...] = ()
+    whereabouts: Whereabouts = UNSEEN
 
     @property
     def lasting(self) -> Lasting:
         """The part that is kept over a restart."""
-        return Lasting(self.pack_use, self.starts_ns)
+        return Lasting(self.pack_use, self.starts_ns, self.whereabouts.outside)
 
 
 FRESH = Memory()

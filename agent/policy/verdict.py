@@ -17,6 +17,7 @@ from agent.policy.energy import grid_limit_w
 from agent.policy.low_pass import LowPass
 from agent.policy.memory import Memory, Standing
 from agent.policy.orders import Orders
+from agent.policy.region import Region, Whereabouts, position
 from agent.policy.settings import PolicySettings
 from agent.policy.times import HOUR_NS
 from agent.protocol.reasons import Reason
@@ -71,13 +72,15 @@ class Verdict:
 class Policy:
     """The fixed inputs: settings, the signals that the configured sources declare, the need in watts.
 
-    `compute_w` is what all backends together may draw, `least_w` the smallest of them (default: all of it).
+    `compute_w` is what all backends together may draw, `least_w` the smallest of them (default: all of it). Without a
+    `region` the car's position is not looked at.
     """
 
     settings: PolicySettings
     declared: frozenset[str]
     compute_w: float
     least_w: float | None = None
+    region: Region | None = None
 
     @property
     def missing(self) -> frozenset[str]:
@@ -97,7 +100,8 @@ class Policy:
 
         `unix_s` is the wall clock, for what depends on it; None: it cannot be trusted.
         """
-        view = self._view(snapshot, memory, now_ns, orders, unix_s)
+        whereabouts = self._whereabouts(memory.whereabouts, snapshot)
+        view = self._view(snapshot, memory, now_ns, orders, unix_s, outside=whereabouts.outside)
         standings = dict(zip(CONDITIONS, memory.standings, strict=True))
         proof = {condition: _look(condition, standings[condition], view) for condition in PROOF}
         view = replace(view, grid_proven=all(look.counts for look in proof.values()))
@@ -117,10 +121,17 @@ class Policy:
             settling=bool(blockers) and not broken,
             on_pack=not blockers and not view.grid_proven,
         )
-        return verdict, _remembered(verdict, looks, view)
+        return verdict, _remembered(verdict, looks, view, whereabouts)
 
     def _view(
-        self, snapshot: Snapshot, memory: Memory, now_ns: int, orders: Orders, unix_s: float | None
+        self,
+        snapshot: Snapshot,
+        memory: Memory,
+        now_ns: int,
+        orders: Orders,
+        unix_s: float | None,
+        *,
+        outside: bool,
     ) -> View:
         pack_use = memory.pack_use.followed(number(snapshot, vss.SOC), now_ns)
         return View(
@@ -138,7 +149,15 @@ class Policy:
             pack_use=pack_use,
             supply_v=self._filtered(memory.supply_v, number(snapshot, vss.LOW_VOLTAGE_BATTERY), now_ns),
             starts_ns=memory.starts_ns,
+            region=self.region.code if self.region else None,
+            outside=outside,
         )
+
+    def _whereabouts(self, before: Whereabouts, snapshot: Snapshot) -> Whereabouts:
+        if self.region is None:
+            return before
+        here = position(number(snapshot, vss.LONGITUDE), number(snapshot, vss.LATITUDE))
+        return before if here is None else before.followed(self.region, *here)
 
     def _filtered(self, before: LowPass | None, supply_v: float | None, now_ns: int) -> LowPass | None:
         """The filter moves on with each look, and starts again after the supply was unknown."""
@@ -264,7 +283,7 @@ def _settling(looks: Sequence[_Look], now_ns: int) -> tuple[Blocker, ...]:
     return (Blocker(Reason.SETTLING, last.condition.cause, left_s, limit, since_ns),)
 
 
-def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View) -> Memory:
+def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View, whereabouts: Whereabouts) -> Memory:
     starts_ns = tuple(start_ns for start_ns in view.starts_ns if view.now_ns - start_ns < HOUR_NS)
     if verdict.allowed and not view.allowed:
         starts_ns = (*starts_ns, view.now_ns)
@@ -280,4 +299,5 @@ def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View) -> Memory:
         supply_v=view.supply_v,
         pack_use=pack_use,
         starts_ns=starts_ns,
+        whereabouts=whereabouts,
     )

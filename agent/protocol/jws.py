@@ -7,7 +7,7 @@ use for a whole cryptography library.
 
 import base64
 import binascii
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from typing import TYPE_CHECKING, Final, Literal
 
 import msgspec
@@ -56,18 +56,24 @@ def split(payload: bytes) -> tuple[bytes | None, bytes]:
 
 
 class Verifier:
-    """Verifies signatures against the Ed25519 public keys (32 bytes) that are trusted here, by key id."""
+    """Verifies signatures against the Ed25519 public keys (32 bytes) that are trusted here, by key id.
 
-    def __init__(self, public_keys: Mapping[str, bytes]) -> None:
+    A key id in `revoked` is never trusted.
+    """
+
+    def __init__(self, public_keys: Mapping[str, bytes], revoked: Collection[str] = ()) -> None:
         for kid, key in public_keys.items():
             if len(key) != bindings.crypto_sign_PUBLICKEYBYTES:
                 raise ValueError(f"public key {kid!r} has {len(key)} bytes: an Ed25519 key has 32")
         self._public_keys = dict(public_keys)
+        self._revoked = frozenset(revoked)
 
     def verify(self, signature_line: bytes, body: bytes) -> str:
         """The id of the key that signed `body`; raises `SignatureRefused` (120, 121)."""
         header, signature = _segments(signature_line)
         kid = _key_id(header)
+        if kid in self._revoked:
+            raise SignatureRefused(Reason.UNKNOWN_KEY, f"key {kid!r} is revoked")
         public_key = self._public_keys.get(kid)
         if public_key is None:
             raise SignatureRefused(Reason.UNKNOWN_KEY, f"key {kid!r} is not among the trusted keys")

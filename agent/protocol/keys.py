@@ -28,16 +28,13 @@ class KeyFileError(Exception):
     """A key file that cannot be used; the text is one line for the person who has to mend it."""
 
 
-def load_public_keys(directory: Path) -> dict[str, bytes]:
-    """The public keys (32 bytes) by key id, from every `<kid>.pem` in `directory`.
-
-    Other files are passed over, and so are names with a leading dot: they are being written.
-    """
-    try:
-        paths = sorted(path for path in directory.iterdir() if path.suffix == ".pem" and path.name[0] != ".")
-    except OSError as error:
-        raise KeyFileError(f"{directory}: {error.strerror}: name a directory with <kid>.pem files") from None
-    return {path.stem: _public_key(path) for path in paths}
+def load_public_key(path: Path) -> bytes:
+    """The public key (32 bytes) in `<kid>.pem`; refuses a file that others may write: they would let themselves in."""
+    _check_key_id(path.stem, path)
+    text, mode = _content(path, "give the path of a public key file")
+    if mode & 0o022:
+        raise KeyFileError(f"{path}: mode {mode:04o} lets others replace the key: chmod 0644 {path}")
+    return _unwrap(path, text, "PUBLIC KEY", SPKI_PREFIX)
 
 
 def load_private_key(path: Path) -> "SigningKey":
@@ -45,12 +42,7 @@ def load_private_key(path: Path) -> "SigningKey":
     # only the fleet signs: this keeps 0.5 MiB out of the agent
     from nacl.signing import SigningKey  # noqa: PLC0415
 
-    try:
-        with path.open("rb") as file:
-            mode = stat.S_IMODE(os.fstat(file.fileno()).st_mode)
-            text = file.read(FILE_MAX_BYTES)
-    except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}: give the path of a private key file") from None
+    text, mode = _content(path, "give the path of a private key file")
     if mode & 0o077:
         raise KeyFileError(f"{path}: mode {mode:04o} lets others use the private key: chmod 0600 {path}")
     return SigningKey(_unwrap(path, text, "PRIVATE KEY", PKCS8_PREFIX))
@@ -66,7 +58,7 @@ def write_key_pair(directory: Path, kid: str) -> tuple[Path, Path]:
     seed = os.urandom(KEY_BYTES)
     public_key, _ = bindings.crypto_sign_seed_keypair(seed)
     try:
-        directory.mkdir(parents=True, exist_ok=True)
+        directory.mkdir(mode=0o755, parents=True, exist_ok=True)  # a car refuses one that a group may write
     except OSError as error:
         raise KeyFileError(f"{directory}: {error.strerror}: choose a directory for the keys") from None
     _write_new(private_path, _wrap("PRIVATE KEY", PKCS8_PREFIX + seed), 0o600)
@@ -80,17 +72,24 @@ def write_key_pair(directory: Path, kid: str) -> tuple[Path, Path]:
 
 def _check_key_id(kid: str, path: Path) -> None:
     if not KEY_ID.fullmatch(kid):
-        raise KeyFileError(f"{path}: the name is the key id and should be 1-64 of A-Z a-z 0-9 _ -")
+        raise KeyFileError(f"{path}: the name is the key id: use 1-64 of A-Z a-z 0-9 _ -")
 
 
-def _public_key(path: Path) -> bytes:
-    _check_key_id(path.stem, path)
+def _content(path: Path, fix: str) -> tuple[bytes, int]:
+    """The start of the file, which holds any key, and its permission bits."""
     try:
-        with path.open("rb") as file:
-            text = file.read(FILE_MAX_BYTES)
+        # O_NONBLOCK: a FIFO that nobody writes to would be waited for
+        descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK | os.O_CLOEXEC)
+        try:
+            status = os.fstat(descriptor)
+            if not stat.S_ISREG(status.st_mode):
+                kind = "directory" if stat.S_ISDIR(status.st_mode) else "device or pipe"
+                raise KeyFileError(f"{path}: a {kind} and no file: {fix}")
+            return os.read(descriptor, FILE_MAX_BYTES), stat.S_IMODE(status.st_mode)
+        finally:
+            os.close(descriptor)
     except OSError as error:
-        raise KeyFileError(f"{path}: {error.strerror}") from None
-    return _unwrap(path, text, "PUBLIC KEY", SPKI_PREFIX)
+        raise KeyFileError(f"{path}: {error.strerror}: {fix}") from None
 
 
 def _unwrap(path: Path, text: bytes, label: str, prefix: bytes) -> bytes:
@@ -104,7 +103,9 @@ def _unwrap(path: Path, text: bytes, label: str, prefix: bytes) -> bytes:
     except binascii.Error:
         der = b""
     if not der.startswith(prefix) or len(der) != len(prefix) + KEY_BYTES:
-        raise KeyFileError(f"{path}: should hold one PEM block `{label}` with an unencrypted Ed25519 key")
+        raise KeyFileError(
+            f"{path}: holds no key: it takes one PEM block `{label}` with an unencrypted Ed25519 key"
+        )
     return der[len(prefix) :]
 
 

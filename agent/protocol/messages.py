@@ -10,7 +10,10 @@ from typing import Annotated, Any, Literal, Self
 
 import msgspec
 
-from agent.protocol.reasons import Reason
+from agent.protocol.reasons import Reason, printable
+
+REASON_MAX_CHARS = 2_000
+"""Of the text of a reason: a runtime's own words about a model are long."""
 
 # Python's `$` also matches before a final newline, so these end with `\Z`; the JSON Schemas say `$`.
 Id = Annotated[str, msgspec.Meta(pattern=r"^[A-Za-z0-9_-]{1,64}\Z")]
@@ -193,7 +196,10 @@ class Task(msgspec.Struct, omit_defaults=True):
 
 
 class ReasonInfo(msgspec.Struct, omit_defaults=True):
-    """Why, for programs (code) and people (text)."""
+    """Why, for programs (code) and people (text).
+
+    A text may quote a model, a driver or the other side: on both ends of the wire it is cut and escaped.
+    """
 
     code: Reason
     name: ReasonName
@@ -204,6 +210,7 @@ class ReasonInfo(msgspec.Struct, omit_defaults=True):
         """Raise ValueError where code and name disagree."""
         check_name(self.code, self.name)
         check_utc("resume_at", self.resume_at)
+        self.text = printable(self.text, REASON_MAX_CHARS)
 
     @classmethod
     def of(cls, code: Reason, text: str = "", resume_at: dt.datetime | None = None) -> Self:

@@ -62,15 +62,21 @@ class Reason(enum.IntEnum):
         return self.name.lower()
 
 
+def printable(text: str, max_chars: int) -> str:
+    """The beginning of a text that somebody else wrote, with what does not print escaped; twice changes nothing."""
+    cut = text[:max_chars]
+    if cut.isprintable():
+        return cut
+    return "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)[:max_chars]
+
+
 class Refused(Exception):  # noqa: N818 - an answer to the other side, not a fault of ours
     """Something from the other side that is not taken, with the reason that it is told.
 
-    `text` may quote the other side: it is cut to `TEXT_MAX_CHARS` and what does not print is escaped, so
-    that it can go into logs, terminals and events.
+    `text` may quote the other side: it is made `printable`, so that it can go into logs, terminals and events.
     """
 
     def __init__(self, reason: Reason, text: str) -> None:
-        cut = text[:TEXT_MAX_CHARS]
         self.reason = reason
-        self.text = "".join(c if c.isprintable() else f"\\u{ord(c):04x}" for c in cut)
+        self.text = printable(text, TEXT_MAX_CHARS)
         super().__init__(f"{reason.value} {reason.label}: {self.text}")

@@ -29,6 +29,7 @@ STRUCT_CODE: Final = {
 }
 """The code of the standard library's `struct` for one item."""
 ITEM_BYTES: Final = {datatype: struct.calcsize("<" + code) for datatype, code in STRUCT_CODE.items()}
+PIECE_BYTES: Final = 65_536
 FLOATS: Final = frozenset({Datatype.FP16, Datatype.FP32, Datatype.FP64})
 
 
@@ -114,7 +115,7 @@ def unpack(tensors: Sequence[Tensor], tail: bytes | memoryview) -> list[memoryvi
             raws.append(memoryview(_pack(tensor)))
             continue
         raw = view[begin : begin + size]
-        if tensor.datatype is Datatype.BOOL and bytes(raw).strip(b"\0\1"):
+        if tensor.datatype is Datatype.BOOL and not _all_bool(raw):
             raise _bad(tensor, "holds a byte other than 0 and 1, which is no BOOL")
         raws.append(raw)
         begin += size
@@ -138,6 +139,12 @@ def to_json(datatype: Datatype, shape: Sequence[int], raw: bytes | memoryview) -
     for size in reversed(shape[1:]):
         values = [values[begin : begin + size] for begin in range(0, len(values), size)]
     return values
+
+
+def _all_bool(raw: memoryview) -> bool:
+    """Piece by piece: inputs from a URL are mapped files of any size."""
+    pieces = (raw[begin : begin + PIECE_BYTES] for begin in range(0, len(raw), PIECE_BYTES))
+    return not any(bytes(piece).strip(b"\0\1") for piece in pieces)
 
 
 def _pack(tensor: Tensor) -> bytes:

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Final
 from zoneinfo import ZoneInfo
 
+from agent.policy.region import Region
 from agent.policy.settings import PolicySettings
 from agent.policy.verdict import Policy
 from agent.replay.account import Account, seen_in
@@ -28,6 +29,7 @@ class Rulebook:
     policy: PolicySettings = field(default_factory=PolicySettings)
     powers_w: tuple[float, ...] = (DEFAULT_W,)
     origin: str = DEFAULTS
+    region: Region | None = None
 
     @property
     def zone(self) -> dt.tzinfo:
@@ -37,13 +39,13 @@ class Rulebook:
     def policy_for(self, recording: Recording) -> Policy:
         """The policy of a car whose only source is this recording."""
         declared = frozenset(recording.stale_after_s)
-        return Policy(self.policy, declared, sum(self.powers_w), min(self.powers_w))
+        return Policy(self.policy, declared, sum(self.powers_w), min(self.powers_w), self.region)
 
 
 def rulebook(config: Path, settings: Settings) -> Rulebook:
     """What a configuration says."""
     powers_w = tuple(backend.max_power_w for backend in settings.backends)
-    return Rulebook(settings.policy, powers_w, str(config))
+    return Rulebook(settings.policy, powers_w, str(config), settings.vehicle.on_the_map)
 
 
 @dataclass(frozen=True)

@@ -4,24 +4,30 @@ Every operation is synchronous, belongs inside one transaction and knows no cloc
 """
 
 import sqlite3
+import zlib
 from collections.abc import Iterable
+from typing import Final
 
 from agent.protocol.messages import TaskState
+from agent.store.dead_letters import DeadLetters
 from agent.store.errors import RowsRefused, TaskEnded, UnknownTask
 from agent.store.facts import Facts
 from agent.store.notes import Notes
 from agent.store.ranges import Range, gaps, merged
 from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
+from agent.store.room import Room
 
 SELECT_TASKS = """SELECT id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority, expires_at,
     lease_s, reason_code, reason_text, state_at, rows_answered, told, state FROM tasks """
 
+KEEP_S: Final = 86_400.0
+"""How long an identity is remembered after its task has expired."""
 Settlement = tuple[str, int, int, int]
 """(id, attempt, from, to) of a result."""
 
 
 class Ledger:
-    """Tasks, rows and results over one connection, with `facts` and `notes` beside them.
+    """Tasks, rows and results over one connection, with `facts`, `notes` and `dead_letters` beside them.
 
     Operations on a task raise `UnknownTask`, and `TaskEnded` where they need an open one.
     """
@@ -30,16 +36,22 @@ class Ledger:
         self.connection = connection
         self.facts = Facts(connection)
         self.notes = Notes(connection)
+        self.dead_letters = DeadLetters(connection)
+        self.room = Room(connection)
         self._execute = connection.execute
 
     def accept(self, task: NewTask) -> Acceptance:
-        """Take a task over, or say why not. An open older attempt ends in the same transaction."""
+        """Take a task over, or say why not. An open older attempt ends in the same transaction.
+
+        Raises `StoreFull` for a new one that would not leave the reserve free (see `Room`).
+        """
         newest = self._task("WHERE id = ? ORDER BY attempt DESC LIMIT 1", task.id)
         if newest and newest.attempt > task.attempt:
             return Acceptance(Outcome.STALE, newest)
         if newest and newest.attempt == task.attempt:
             repeated = newest.digest == task.digest
             return Acceptance(Outcome.REPEAT if repeated else Outcome.CONFLICT, newest)
+        self.room.claim_for_task(len(task.body))
         accepted = self._insert(task)
         if newest is None or not newest.state.is_open:
             return Acceptance(Outcome.NEW, accepted)
@@ -97,9 +109,13 @@ class Ledger:
     def commit_rows(
         self, task_id: str, attempt: int, row_from: int, row_to: int, *, outputs: bytes, usage: bytes
     ) -> None:
-        """Keep finished rows until they go out in a result; `RowsRefused` for rows that are done already."""
+        """Keep finished rows until they go out in a result; `RowsRefused` for rows that are done already.
+
+        Raises `StoreFull` where they would take the room that results need to go out (see `Room`).
+        """
         key, _ = self._open(task_id, attempt, (row_from, row_to))
         self._refuse_done(task_id, key, (row_from, row_to))
+        self.room.claim_for_rows(len(outputs) + len(usage))
         self._execute("INSERT INTO rows VALUES (?, ?, ?, ?, ?)", (key, row_from, row_to, outputs, usage))
 
     def pending_rows(self, task_id: str, attempt: int) -> list[PendingRows]:
@@ -125,18 +141,19 @@ class Ledger:
     ) -> int:
         """Put a result into the outbox in place of the pending rows it covers; returns its key.
 
-        `final` says that with these every row is answered, and makes the task `done`. `RowsRefused` when that
-        is not so, and for rows that are in a result already.
+        Pending rows that it covers in part go as well: a batch may be split over messages, and what a crash takes
+        of the next one is missing and computed again. `final` says that with these every row is answered, and
+        makes the task `done`. `RowsRefused` when that is not so, and for rows that are in a result already.
         """
         rows = (row_from, row_to)
         key, task_rows = self._open(task_id, attempt, rows)
         self._execute(
-            "DELETE FROM rows WHERE task = ? AND row_from >= ? AND row_to <= ?", (key, row_from, row_to)
+            "DELETE FROM rows WHERE task = ? AND row_from < ? AND row_to > ?", (key, row_to, row_from)
         )
         self._refuse_done(task_id, key, rows)
         self._execute(
-            "INSERT INTO results (task, row_from, row_to, size, body) VALUES (?, ?, ?, ?, ?)",
-            (key, row_from, row_to, len(body), body),
+            "INSERT INTO results (task, row_from, row_to, size, body, crc) VALUES (?, ?, ?, ?, ?, ?)",
+            (key, row_from, row_to, len(body), body, zlib.crc32(body)),
         )
         (result,) = self._execute("SELECT last_insert_rowid()").fetchone()
         answered, asked = self._answered(key), task_rows[1] - task_rows[0]
@@ -191,7 +208,7 @@ class Ledger:
             settled += 1
         return settled
 
-    def prune(self, now_at: float, keep_s: float = 86_400, limit: int = 1_000) -> int:
+    def prune(self, now_at: float, keep_s: float = KEEP_S, limit: int = 1_000) -> int:
         """Forget ended tasks that owe nothing and expired `keep_s` ago; how many, at most `limit`.
 
         Until then their identity stands against replays; from then on their expiry does.
@@ -209,9 +226,7 @@ class Ledger:
         """The store in numbers; reads no body."""
         (open_tasks,) = self._execute("SELECT count(*) FROM tasks WHERE open").fetchone()
         owed, owed_bytes = self._execute("SELECT count(size), coalesce(sum(size), 0) FROM results").fetchone()
-        (pages,) = self._execute("PRAGMA page_count").fetchone()
-        (page_bytes,) = self._execute("PRAGMA page_size").fetchone()
-        return Counts(open_tasks, owed, owed_bytes, pages * page_bytes)
+        return Counts(open_tasks, owed, owed_bytes, self.room.used_bytes)
 
     def _tasks(self, where: str, *values: str | int) -> list[TaskRow]:
         found = self._execute(SELECT_TASKS + where, values)

@@ -102,9 +102,22 @@ class Unsettled:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """The store in numbers. `file_bytes` is the database without its write-ahead log."""
+    """The store in numbers. `used_bytes` counts the pages of the database that hold something."""
 
     open_tasks: int
     unsettled_results: int
     unsettled_bytes: int
-    file_bytes: int
+    used_bytes: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadLetter:
+    """A message that could not be taken for anything. `head` is its beginning, printable; `sha256` of all of it."""
+
+    at: float
+    topic: str
+    reason_code: int
+    text: str
+    size_bytes: int
+    sha256: bytes
+    head: str

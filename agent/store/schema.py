@@ -65,18 +65,38 @@ MIGRATIONS: Sequence[Migration] = (
         """CREATE INDEX results_task ON results (task, row_from, row_to, size)""",
     ),
     ("""CREATE TABLE notes (name TEXT PRIMARY KEY, body BLOB NOT NULL)""",),
+    (
+        """CREATE TABLE dead_letters (
+            key INTEGER PRIMARY KEY,
+            at REAL NOT NULL,
+            topic TEXT NOT NULL,
+            reason_code INTEGER NOT NULL,
+            text TEXT NOT NULL,
+            size INTEGER NOT NULL,
+            sha256 BLOB NOT NULL,
+            head TEXT NOT NULL
+        )""",
+        """CREATE TABLE dead_letter_counts (reason_code INTEGER PRIMARY KEY, messages INTEGER NOT NULL)""",
+        """ALTER TABLE results ADD COLUMN crc INTEGER""",  # CRC-32 of the body, for when the file is broken
+    ),
 )
+
+
+def refuse_newer(connection: sqlite3.Connection, path: Path, known: int = len(MIGRATIONS)) -> int:
+    """The schema version of the file; `StoreUnusable` where it is newer than the `known` ones."""
+    (found,) = connection.execute("PRAGMA user_version").fetchone()
+    if found > known:
+        raise StoreUnusable(
+            path,
+            f"schema version {found} is newer than {known}, the newest that this parkwatt knows",
+            "install the parkwatt that wrote it, or set store.path to another file",
+        )
+    return int(found)
 
 
 def migrate(connection: sqlite3.Connection, path: Path, migrations: Sequence[Migration] = MIGRATIONS) -> None:
     """Bring the file forward to the newest schema, one transaction a version; a newer one is refused."""
-    (found,) = connection.execute("PRAGMA user_version").fetchone()
-    if found > len(migrations):
-        raise StoreUnusable(
-            path,
-            f"schema version {found} is newer than {len(migrations)}, the newest that this parkwatt knows",
-            "install the parkwatt that wrote it, or set store.path to another file",
-        )
+    found = refuse_newer(connection, path, len(migrations))
     for version, statements in enumerate(migrations[found:], start=found + 1):
         with connection:  # commits, or rolls back when a statement fails
             connection.execute("BEGIN IMMEDIATE")
