@@ -10,6 +10,7 @@ from agent.store import Ledger, Store, StoreClosed, StoreFailed, TaskRow
 
 PAGE = 32
 """Results under way at a time while old ones are repeated, so that new work is not starved."""
+PERIOD_S = 60.0
 
 
 @dataclass(slots=True)
@@ -21,26 +22,40 @@ class Outbox:
     on_error: Callable[[BaseException], None]
 
     async def repeat(self) -> None:
-        """Send everything that is owed once, oldest first; stops when the link goes down."""
+        """Send everything that is owed, oldest first, and each minute again what was owed a minute ago already.
+
+        A fleet that is killed between its PUBACK and `settled` is told again, though the link was never down. Until
+        cancelled, or the link goes down.
+        """
         try:
-            await self._repeat()
+            before_key = await self._newest_key()
+            while await self._repeat(before_key):
+                before_key = await self._newest_key()
+                await asyncio.sleep(PERIOD_S)
         except StoreClosed:
             return  # the next start goes on
         except StoreFailed as error:
             self.on_error(error)
 
-    async def _repeat(self) -> None:
+    async def _newest_key(self) -> int:
+        return await self.store.run(lambda ledger: ledger.newest_result())
+
+    async def _repeat(self, newest_key: int) -> bool:
+        """Send what is owed up to this result; False when the link went down meanwhile."""
         for row in await self.store.run(lambda ledger: ledger.untold()):
             await self._tell(row)
         after_key = 0
         while page := await self.store.run(partial(_page, after_key=after_key)):
             after_key = page[-1][0]
-            answers = [self.reports.result(body) for _, body in page]
+            answers = [self.reports.result(body) for key, body in page if key <= newest_key]
             sent = [answer for answer in answers if answer is not None]
             # A link that is lost calls for the next round.
             await asyncio.gather(*sent, return_exceptions=True)
-            if len(sent) < len(page):
-                return
+            if len(sent) < len(answers):
+                return False
+            if after_key >= newest_key:
+                break
+        return True
 
     async def _tell(self, row: TaskRow) -> None:
         answer = self.reports.ended_before(row)

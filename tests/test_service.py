@@ -11,6 +11,7 @@ from agents import TOPICS, agent, write_config
 from nacl.signing import SigningKey
 from wire_fleet import WireFleet, now, task, wire_fleet
 
+from agent import outbox
 from agent.control import ask
 from agent.protocol import framing
 from agent.protocol.keys import load_private_key, write_key_pair
@@ -94,6 +95,21 @@ async def test_results_are_repeated_until_the_fleet_has_settled_them(tmp_path: P
             fleet.send(task("night-2"))
             await fleet.until(lambda: fleet.is_final("night-2"), "the other answer")
         assert len(fleet.rows("night-1")) == 2
+
+
+async def test_what_stays_unsettled_is_repeated_though_the_link_was_never_down(
+    tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A fleet that is killed between its PUBACK and `settled` has nothing in its hands when it is back."""
+    monkeypatch.setattr(outbox, "PERIOD_S", 0.2)
+    config = write_config(tmp_path, iotcore.port)
+    async with agent(config) as car, wire_fleet(iotcore.port, TOPICS, settles=False) as fleet:
+        fleet.send(task("night-1"))
+        await fleet.until(lambda: len(fleet.results) >= 3, "the answer again and again")
+        assert len({body for _, body in fleet.results}) == 1
+        assert car.service.link.status.connects == 1
+        fleet.settle(fleet.results[0][0])
+        await car.until_settled()
 
 
 async def test_a_clean_stop_gives_open_work_back_and_says_offline(tmp_path: Path, iotcore: Broker) -> None:

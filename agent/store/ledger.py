@@ -179,6 +179,11 @@ class Ledger:
         )
         return [Unsettled(*row) for row in found]
 
+    def newest_result(self) -> int:
+        """The key of the newest result that the fleet has not confirmed; 0 when there is none."""
+        (key,) = self._execute("SELECT coalesce(max(key), 0) FROM results WHERE size IS NOT NULL").fetchone()
+        return int(key)
+
     def result_body(self, key: int) -> bytes | None:
         """The bytes of an unsettled result; None when it has been settled meanwhile."""
         found = self._execute(
