@@ -206,6 +206,7 @@ class Piecemeal:
     """
 
     chance: random.Random
+    holds: bool = True
     held: list[Callable[[], None]] = field(default_factory=list)
     results: dict[tuple[str, int, int, int], Callable[[], None]] = field(default_factory=dict)
 
@@ -215,7 +216,7 @@ class Piecemeal:
         for row in range(ROWS):
             give = partial(car.give, got, row, row + 1, final=row == ROWS - 1)
             self.results[got.task.id, got.task.attempt, row, row + 1] = give
-            if row == ROWS - 1 and (int(got.task.id.removeprefix("task-")) + 1) % BATCH == 0:
+            if self.holds and row == ROWS - 1 and (int(got.task.id.removeprefix("task-")) + 1) % BATCH == 0:
                 self.held.append(give)
             else:
                 loop.call_later(0.02 + self.chance.uniform(0, 0.03) + 0.03 * row, give)
@@ -268,6 +269,9 @@ async def test_killed_at_any_moment_every_row_is_delivered_once_and_no_attempt_i
             assert process.returncode == -signal.SIGKILL
             for one in piecemeal:
                 one.release()
+        for one in piecemeal:
+            one.holds = False
+            one.release()
         code, out, err = await dispatch(tmp_path, broker.port, paths)
         assert (code, err) == (0, "")
         fresh = FleetClient(LinkOptions(host="127.0.0.1", port=broker.port, client_id="fleet-1"))
