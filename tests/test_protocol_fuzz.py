@@ -12,7 +12,7 @@ import pytest
 from mutations import MOST_BYTES, Mutator
 from protocol_targets import CORPUS, SEEDS, TARGETS, assert_bounded, known, tried
 
-FUZZ_S = float(os.environ.get("PARKWATT_FUZZ_S", "20"))
+FUZZ_S = float(os.environ.get("FUZZ_S", "20"))
 """For all targets together."""
 ROUNDS = 10_000
 MEASURED = 100
