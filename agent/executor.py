@@ -5,9 +5,8 @@ Take the job first, then ask for permission, then touch the device. Rows are on 
 
 import asyncio
 import contextlib
-import heapq
 import logging
-from collections import defaultdict, deque
+from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
@@ -21,6 +20,7 @@ from agent.model_files import NotCached
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
+from agent.queue import Queue
 from agent.runs import LANES, Errand, Runs
 from agent.station import GateShut, Loaded, Station
 from agent.supplies import Shortage, Supplies
@@ -54,8 +54,7 @@ class Executor:
     jobs: dict[Key, Job] = field(default_factory=dict)
     rows_done: int = 0
     has_jobs: asyncio.Event = field(default_factory=asyncio.Event)
-    _queues: dict[Station, list[Job]] = field(default_factory=lambda: defaultdict(list))
-    _idle: dict[Station, deque[asyncio.Future[None]]] = field(default_factory=lambda: defaultdict(deque))
+    _queues: dict[Station, Queue] = field(default_factory=lambda: defaultdict(Queue))
     _running: set[Job] = field(default_factory=set)
     _quiet: asyncio.Event = field(default_factory=asyncio.Event)
     _winding_down: asyncio.Task[None] | None = None
@@ -172,8 +171,7 @@ class Executor:
             self.end(job, Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text))
             return
         if self.supplies.suffice(job) or (home.loaded(job) and not job.awaits_inputs):
-            heapq.heappush(self._queues[home], job)
-            self._wake(home)
+            self._queues[home].push(job)
         else:
             self.supplies.want(job, self._supplied)
 
@@ -184,42 +182,27 @@ class Executor:
             self._enqueue(job)
             self._warm()
 
-    def _wake(self, station: Station) -> None:
-        idle = self._idle[station]
-        while idle:
-            lane = idle.popleft()
-            if not lane.done():
-                lane.set_result(None)
-                return
-
     def _wake_all(self) -> None:
         for station in self.stations:
             for _ in range(LANES):
-                self._wake(station)
+                self._queues[station].wake()
 
     def _warm(self) -> None:
         """Start workers while the car still settles, so that they are there when it is ready."""
         for station in self.stations:
-            if self._queues[station] and self.guard.may_exist and station.pid is None and not station.pause_s:
+            waits = self._queues[station].first is not None
+            if waits and self.guard.may_exist and station.pid is None and not station.pause_s:
                 with contextlib.suppress(GateShut):
                     station.start()
-
-    def _pick(self, station: Station) -> Job | None:
-        queue = self._queues[station]
-        while queue:
-            job = heapq.heappop(queue)
-            if job.ended is None:
-                return job
-        return None
 
     # A crew: jobs of one program whose rows share batches
 
     async def _lane(self, station: Station) -> None:
         while True:
             may_run = self.guard.verdict.allowed and not station.pause_s and not self.journal.stuck
-            job = self._pick(station) if may_run else None
+            job = self._queues[station].pop() if may_run else None
             if job is None:
-                await self._wait(station)
+                await self._queues[station].news(within_s=station.pause_s)
                 continue
             crew = [job]
             self._running.add(job)
@@ -234,14 +217,6 @@ class Executor:
                     self.runs.costs.write()
                     self._quiet.set()
                     self.on_activity()
-
-    async def _wait(self, station: Station) -> None:
-        """Wait for a job, for the gate to open, or for a pause to end."""
-        woken: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        self._idle[station].append(woken)
-        if station.pause_s:
-            asyncio.get_running_loop().call_later(station.pause_s, self._wake, station)
-        await woken
 
     async def _work(self, station: Station, crew: list[Job]) -> None:
         """Run jobs of one program until none of them has rows left; others of it may join."""
@@ -306,13 +281,11 @@ class Executor:
 
     def _recruit(self, station: Station, loaded: Loaded, crew: list[Job]) -> Job | None:
         """The next job of the queue, if its rows can share a run with those of the crew."""
-        queue = self._queues[station]
-        while queue and queue[0].ended is not None:
-            heapq.heappop(queue)
+        job = self._queues[station].first
         shares = not any(tensor.shared for tensor in loaded.program.inputs)
-        if not (queue and shares and queue[0].program == crew[0].program) or queue[0].alone or crew[0].alone:
+        if job is None or not shares or job.program != crew[0].program or job.alone or crew[0].alone:
             return None
-        job = heapq.heappop(queue)
+        self._queues[station].pop()
         crew.append(job)
         self._running.add(job)
         try:
@@ -331,9 +304,10 @@ class Executor:
     def _goes_on(self, station: Station, crew: list[Job]) -> bool:
         """Whether somebody of the crew has rows left, rows can be kept, and nobody of larger priority waits."""
         self._dismiss([job for job in crew if job.ended is not None], crew)
-        queue = self._queues[station]
-        overtaken = bool(crew and queue) and queue[0].task.priority > crew[0].task.priority
-        return bool(crew) and not self.journal.stuck and not (overtaken and queue[0].ended is None)
+        if not crew or self.journal.stuck:
+            return False
+        first = self._queues[station].first
+        return first is None or first.task.priority <= crew[0].task.priority
 
     def _keep(self, job: Job, chunk: Chunk) -> None:
         if job.ended is not None:
