@@ -4,7 +4,7 @@ import asyncio
 import socket
 import sys
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 import aiomqtt
 
@@ -12,20 +12,21 @@ NO_DELAY = ((socket.IPPROTO_TCP, socket.TCP_NODELAY, 1),)
 """Without it the peer would be far slower: a small write waits for the acknowledgement of the one before."""
 
 
-def client(port: int) -> aiomqtt.Client:
-    """A client with the settings that make it fastest."""
+def client(port: int, tls: Sequence[str] = ()) -> aiomqtt.Client:
+    """A client with the settings that make it fastest. `tls`: files of the authority, the certificate and its key."""
     return aiomqtt.Client(
         "127.0.0.1",
         port,
+        tls_params=aiomqtt.TLSParameters(ca_certs=tls[0], certfile=tls[1], keyfile=tls[2]) if tls else None,
         protocol=aiomqtt.ProtocolVersion.V5,
         socket_options=NO_DELAY,
         max_inflight_messages=100,
     )
 
 
-async def echo(port: int) -> None:
+async def echo(port: int, tls: Sequence[str]) -> None:
     """Answer every request with its own bytes, for ever."""
-    async with client(port) as link:
+    async with client(port, tls) as link:
         link.pending_calls_threshold = 1_000
         await link.subscribe("bare/request", qos=1)
         await link.publish("bare/ready", b"", qos=1)
@@ -34,13 +35,17 @@ async def echo(port: int) -> None:
                 tasks.create_task(link.publish("bare/response", message.payload, qos=1))
 
 
-async def rate(port: int, requests: int, outstanding: int, payload_bytes: int) -> float:
+async def rate(
+    port: int, requests: int, outstanding: int, payload_bytes: int, tls: Sequence[str] = ()
+) -> float:
     """Requests answered per second with `outstanding` under way."""
-    async with client(port) as link:
+    async with client(port, tls) as link:
         link.pending_calls_threshold = 1_000
         await link.subscribe("bare/response", qos=1)
         await link.subscribe("bare/ready", qos=1)
-        peer = await asyncio.create_subprocess_exec(sys.executable, "-m", "benchmarks.bare_mqtt", str(port))
+        peer = await asyncio.create_subprocess_exec(
+            *(sys.executable, "-m", "benchmarks.bare_mqtt", str(port), *tls)
+        )
         try:
             messages = aiter(link.messages)
             await anext(messages)  # the echo is ready
@@ -68,4 +73,4 @@ async def _exchange(
 
 
 if __name__ == "__main__":
-    asyncio.run(echo(int(sys.argv[1])))
+    asyncio.run(echo(int(sys.argv[1]), sys.argv[2:]))

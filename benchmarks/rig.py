@@ -9,11 +9,12 @@ import sys
 import time
 from collections.abc import AsyncIterator, Mapping
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
 from agent.protocol.messages import Mode, State
+from benchmarks.certificates import Authority
 from firmware_shims import signal_map, vss
 from firmware_shims.simulated_can import SimulatedCar
 from fleet.broker import Broker, IotcoreBroker, MosquittoBroker
@@ -28,6 +29,7 @@ region = "{region}"
 
 [mqtt]
 port = {port}
+{tls}
 
 [[signals]]
 shim = "can"
@@ -67,9 +69,36 @@ socket = "{folder}/agent.sock"
 """
 
 
-def broker() -> Broker:
-    """Return mosquitto where it is installed, else the embedded broker; its name goes into the report."""
-    return MosquittoBroker() if MosquittoBroker.find() else IotcoreBroker()
+@dataclass(frozen=True, slots=True)
+class Tls:
+    """Mutual TLS, with one certificate for everybody: what it costs does not depend on whose it is."""
+
+    ca_file: Path
+    cert_file: Path
+    key_file: Path
+
+    @classmethod
+    def issued(cls, folder: Path) -> "Tls":
+        """By an authority of its own."""
+        authority = Authority(folder)
+        return cls(authority.path, *authority.issue("everybody"))
+
+    @property
+    def listener(self) -> tuple[str, ...]:
+        """Lines of mosquitto.conf."""
+        return (
+            f"cafile {self.ca_file}",
+            f"certfile {self.cert_file}",
+            f"keyfile {self.key_file}",
+            "require_certificate true",
+        )
+
+
+def broker(tls: Tls | None = None) -> Broker:
+    """Return mosquitto where it is installed, else the embedded broker, which has no TLS."""
+    if MosquittoBroker.find() or tls:
+        return MosquittoBroker(extra=tls.listener if tls else ())
+    return IotcoreBroker()
 
 
 @dataclass
@@ -111,6 +140,7 @@ class Rig:
     backend_options: Mapping[str, object] = field(default_factory=dict)
     environment: Mapping[str, str] = field(default_factory=dict)
     """Of the agent, beyond our own."""
+    tls: Tls | None = None
 
     def write(self) -> Path:
         """Write the configuration; the computer's temperature is the signal that CAN does not carry."""
@@ -123,6 +153,7 @@ class Rig:
                 vehicle=VEHICLE,
                 region=REGION,
                 port=self.broker.port,
+                tls=_toml({name: str(path) for name, path in asdict(self.tls).items()}) if self.tls else "",
                 can_options=_toml(self.can_options or self.car.options),
                 folder=self.folder,
                 settle_s=self.settle_s,

@@ -11,7 +11,7 @@ import tempfile
 import time
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Final
 
@@ -20,9 +20,9 @@ from backends.kernel import Model
 from benchmarks import bare_mqtt
 from benchmarks.kernels import bare_runtime
 from benchmarks.report import Figure, Tail
-from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, broker, parked_car, until_ready
+from benchmarks.rig import REGION, VEHICLE, WITHIN_S, Agent, Rig, Tls, broker, parked_car, until_ready
 from benchmarks.task_kinds import Kind, echo, layers
-from fleet.broker import Broker
+from fleet.broker import Broker, MosquittoBroker
 from fleet.client import FleetClient
 
 OUTSTANDING: Final = 64
@@ -81,11 +81,11 @@ class Bench:
 
 @asynccontextmanager
 async def vehicle(
-    kind: Kind, environment: Mapping[str, str] | None = None
+    kind: Kind, environment: Mapping[str, str] | None = None, tls: Tls | None = None
 ) -> AsyncIterator[tuple[Agent, Broker]]:
     """A parked car with its agent, which has the kind's model, and their broker. `environment` is the agent's."""
-    with tempfile.TemporaryDirectory() as folder, broker() as running, parked_car() as car:
-        rig = Rig(Path(folder), running, car, kind.use, settle_s=0.5, environment=environment or {})
+    with tempfile.TemporaryDirectory() as folder, broker(tls) as running, parked_car() as car:
+        rig = Rig(Path(folder), running, car, kind.use, settle_s=0.5, environment=environment or {}, tls=tls)
         (Path(folder) / "models").mkdir()
         (Path(folder) / "models" / kind.ref.sha256).write_bytes(kind.model)
         async with rig.agent() as agent:
@@ -93,9 +93,11 @@ async def vehicle(
 
 
 @asynccontextmanager
-async def bench(kind: Kind, environment: Mapping[str, str] | None = None) -> AsyncIterator[Bench]:
+async def bench(
+    kind: Kind, environment: Mapping[str, str] | None = None, tls: Tls | None = None
+) -> AsyncIterator[Bench]:
     """Everything up, and the model loaded."""
-    async with vehicle(kind, environment) as (agent, running), fleet_of(running, kind) as fleet:
+    async with vehicle(kind, environment, tls) as (agent, running), fleet_of(running, kind, tls) as fleet:
         await until_ready(fleet)
         ready = Bench(kind, agent, fleet, running)
         await ready.rate(kind.outstanding)
@@ -103,9 +105,10 @@ async def bench(kind: Kind, environment: Mapping[str, str] | None = None) -> Asy
 
 
 @asynccontextmanager
-async def fleet_of(running: Broker, kind: Kind) -> AsyncIterator[FleetClient]:
+async def fleet_of(running: Broker, kind: Kind, tls: Tls | None = None) -> AsyncIterator[FleetClient]:
     """A fleet that is connected."""
-    options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench")
+    files = asdict(tls) if tls else {}
+    options = LinkOptions(host="127.0.0.1", port=running.port, client_id="bench", **files)
     async with FleetClient(options, outstanding=kind.outstanding) as fleet:
         await fleet.until_up(WITHIN_S)
         yield fleet
@@ -114,25 +117,30 @@ async def fleet_of(running: Broker, kind: Kind) -> AsyncIterator[FleetClient]:
 async def measure(rounds: int, tasks: int) -> list[object]:
     """Alternate rounds of about `tasks` tasks and as many of the peer's; print-ready lines."""
     lines = await _beside_bare_mqtt(SMALL, rounds, tasks)
+    if MosquittoBroker.find():
+        with tempfile.TemporaryDirectory() as folder:
+            lines += await _beside_bare_mqtt(SMALL, rounds, tasks, Tls.issued(Path(folder)))
     lines += await _beside_bare_mqtt(LARGE, rounds, max(OUTSTANDING, tasks // 4))
     for kind in REAL_WORK:
         lines += await _beside_bare_runtime(kind, rounds, max(kind.outstanding, tasks // 10))
     return lines
 
 
-async def _beside_bare_mqtt(kind: Kind, rounds: int, tasks: int) -> list[object]:
+async def _beside_bare_mqtt(kind: Kind, rounds: int, tasks: int, tls: Tls | None = None) -> list[object]:
     ours: list[float] = []
     bare: list[float] = []
     cpu_ms: list[float] = []
     payload_bytes = len(kind.inputs[0].data)
-    async with bench(kind) as ready:
+    files = [str(path) for path in asdict(tls).values()] if tls else []
+    async with bench(kind, tls=tls) as ready:
         for _ in range(rounds):
-            bare.append(await bare_mqtt.rate(ready.broker.port, tasks, kind.outstanding, payload_bytes))
+            port = ready.broker.port
+            bare.append(await bare_mqtt.rate(port, tasks, kind.outstanding, payload_bytes, files))
             before_s = ready.agent_cpu_s()
             ours.append(await ready.rate(tasks))
             cpu_ms.append((ready.agent_cpu_s() - before_s) / tasks * 1e3)
         latency_ms = [await ready.latency_ms() for _ in range(LATENCIES)]
-    where = f"{kind.name}, {kind.outstanding} outstanding"
+    where = f"{kind.name}, {kind.outstanding} outstanding{', mutual TLS' if tls else ''}"
     small = kind is SMALL
     return [
         Figure(f"tasks, {where}", "tasks/s", ours, kind.goal),

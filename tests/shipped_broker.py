@@ -6,8 +6,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from certificates import Authority
-
+from benchmarks.certificates import Authority
 from fleet.broker import HOST, Broker, MosquittoBroker, free_port
 
 DEPLOY = Path(__file__).parent.parent / "deploy/mosquitto"

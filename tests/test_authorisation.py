@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from agents import agent, write_config
-from certificates import Authority
 from link_probe import Probe, at_once, eventually, running
 from shipped_broker import DEPLOY, Premises, ShippedBroker, credentials, over_tls
 from wire_fleet import NULL_SHA256
@@ -17,6 +16,7 @@ from agent.link import Link, LinkDown, LinkOptions, PublishRefused, Will
 from agent.protocol.messages import Datatype, ModelFormat, ModelRef
 from agent.protocol.topics import Topics
 from agent.settings import MqttSettings
+from benchmarks.certificates import Authority
 from fleet.client import Answer, FleetClient, Input
 
 NOT_AUTHORIZED = 0x87

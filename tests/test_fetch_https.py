@@ -9,7 +9,6 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Authority
 from fetching import LOOPBACK, QUICK, Basket, allowing, at, fetched
 from https_server import Answer, Behaviour, HttpsServer, Request, file, head, in_turn, redirects, says
 from hypothesis import HealthCheck, given, settings
@@ -20,6 +19,7 @@ from agent.fetch.errors import CalledOff, FetchError, Interrupted, NotFetched
 from agent.fetch.fetch import fetch
 from agent.fetch.network import Network
 from agent.fetch.place import Rules
+from benchmarks.certificates import Authority
 
 BODY = os.urandom(300_000)
 HERE = Network(patience=QUICK)

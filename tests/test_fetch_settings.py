@@ -4,12 +4,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Authority
 from config_files import config_file
 from https_server import HttpsServer
 
 from agent.check.places import input_places, model_source
 from agent.settings import ConfigError, InputSettings, ModelSettings, Settings, load
+from benchmarks.certificates import Authority
 
 
 def loaded(folder: Path, more: str) -> Settings:

@@ -12,7 +12,6 @@ from typing import Any
 import pytest
 from agent_process import running_agent
 from agents import TOPICS, RunningAgent, agent, write_config
-from certificates import Authority
 from https_server import Answer, Behaviour, HttpsServer, Request, file, in_turn, says
 from wire_fleet import WITHIN_S, WireFleet, now, task, wire_fleet
 
@@ -30,6 +29,7 @@ from agent.protocol.messages import (
     TensorParameters,
 )
 from agent.protocol.reasons import Reason
+from benchmarks.certificates import Authority
 from fleet.broker import Broker
 
 ROW_BYTES = 16

@@ -11,12 +11,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Authority
 from kuksa.val.v2 import types_pb2
 from kuksa_client.grpc import VSSClient
 from listening import WITHIN_S, Ear, listening
 
 from agent.signals import Signals
+from benchmarks.certificates import Authority
 from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from firmware_shims.kuksa import KuksaSource

@@ -7,11 +7,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from certificates import Authority
 from fake_broker import FakeBroker, string
 from link_probe import Probe, eventually, running
 
 from agent.link import Retry
+from benchmarks.certificates import Authority
 from fleet.broker import MosquittoBroker
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from certificates import Authority
 from fetching import QUICK
 from https_server import Answer, Behaviour, HttpsServer, Request, file, in_turn, says
 
@@ -19,6 +18,7 @@ from agent.model_files import NotCached
 from agent.models import ModelCache, ModelUnavailableError
 from agent.protocol.reasons import Reason
 from agent.settings import ModelSettings
+from benchmarks.certificates import Authority
 
 
 @pytest.fixture
