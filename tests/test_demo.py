@@ -99,7 +99,10 @@ def test_a_first_task_by_hand_gets_its_label(tmp_path: Path) -> None:
 def test_a_signal_ends_the_demo_and_everything_that_it_started(
     tmp_path: Path, number: signal.Signals, code: int
 ) -> None:
+    # who runs these tests in the background may have them ignore SIGINT, which programs that they start would inherit
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
     with demo(tmp_path, "--seconds", "60") as process:
+        signal.signal(signal.SIGINT, before)
         read_until(process, "the first rows are done")
         children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text().split()
         assert len(children) == 2, "the broker and a worker"
