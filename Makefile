@@ -49,7 +49,7 @@ docs: .venv/dev
 	python3.11 -m venv .venv-tflite
 	grep -v '^numpy==' constraints.txt > .venv-tflite/constraints.txt
 	.venv-tflite/bin/python -m pip install --quiet --constraint .venv-tflite/constraints.txt --editable . \
-	  numpy==1.26.4 tflite-runtime==2.14.0 hypothesis pytest pytest-asyncio pytest-timeout
+	  numpy==1.26.4 tflite-runtime==2.14.0 cryptography hypothesis pytest pytest-asyncio pytest-timeout
 	touch $@
 
 clean:
