@@ -50,7 +50,7 @@ resume_economic_s = {settle_s}
 
 [[backends]]
 use = "{backend}"
-max_power_w = 60
+max_power_w = 5
 [backends.options]
 {backend_options}
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property
 from typing import TYPE_CHECKING, Final
 
 from agent.protocol.messages import Datatype, ModelFormat, ModelRef
@@ -15,7 +16,7 @@ if TYPE_CHECKING:
 WIDTH: Final = 256
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Kind:
     """One row a task, `outstanding` of them under way. `goal` is for the rate, or its share of the peer's."""
 
@@ -26,7 +27,7 @@ class Kind:
     outstanding: int
     goal: str
 
-    @property
+    @cached_property
     def ref(self) -> ModelRef:
         """How tasks name the model."""
         return ModelRef("bench", "1", hashlib.sha256(self.model).hexdigest(), ModelFormat.ONNX)
