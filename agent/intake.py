@@ -18,6 +18,7 @@ from agent.guard import Guard
 from agent.inputs import carried
 from agent.job import NS, Ending, Job, Key
 from agent.link import Inbound
+from agent.outbox import Outbox
 from agent.protocol import framing, jws, tensors
 from agent.protocol.messages import Attempt, Cancel, Control, Drain, Id, Resume, Settled, TaskState
 from agent.protocol.reasons import Reason, Refused
@@ -62,6 +63,7 @@ class Intake:
     guard: Guard
     stays: Stays
     dead_letters: DeadLetters
+    outbox: Outbox
     clock: Clock
     on_store_error: Callable[[BaseException], None]
     draining: bool = False
@@ -226,12 +228,11 @@ class Intake:
             self.executor.end(job, BY_THE_FLEET)
 
     def _answer_again(self, key: Key, row: TaskRow) -> None:
-        """A true repeat runs once; it is answered with the present state."""
+        """A true repeat runs once; it is answered with the present state, and with what was answered before."""
         job = self.executor.jobs.get(key)
         if job is not None:
             self.reports.event(job)
-        elif not row.state.is_open:
-            self.reports.ended_before(row)
+        self.outbox.answer_again(row)
 
     def _say_superseded(self, row: TaskRow) -> None:
         self.executor.superseded((row.id, row.attempt))

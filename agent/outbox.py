@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 
 from agent.reports import Reports
@@ -20,6 +20,7 @@ class Outbox:
     store: Store
     reports: Reports
     on_error: Callable[[BaseException], None]
+    _again: set[asyncio.Task[None]] = field(default_factory=set)
 
     async def repeat(self) -> None:
         """Send everything that is owed, oldest first, and each minute again what was owed a minute ago already.
@@ -36,6 +37,26 @@ class Outbox:
             return  # the next start goes on
         except StoreFailed as error:
             self.on_error(error)
+
+    def answer_again(self, row: TaskRow) -> None:
+        """Send what a task is owed, and its end if it has one: the fleet has asked once more, so it has not got it."""
+        again = asyncio.get_running_loop().create_task(self._answer_again(row), name="again")
+        self._again.add(again)
+        again.add_done_callback(self._again.discard)
+
+    async def _answer_again(self, row: TaskRow) -> None:
+        try:
+            for key in await self.store.run(lambda ledger: ledger.unsettled_of(row.id, row.attempt)):
+                body = await self.store.run(partial(Ledger.result_body, key=key))
+                answer = self.reports.result(body) if body is not None else None
+                if answer is not None:
+                    await asyncio.wait([answer])
+        except StoreClosed:
+            return
+        except StoreFailed as error:
+            self.on_error(error)
+        if not row.state.is_open:
+            self.reports.ended_before(row)
 
     async def _newest_key(self) -> int:
         return await self.store.run(lambda ledger: ledger.newest_result())

@@ -120,6 +120,7 @@ class Service:
             dead_letters=self.dead_letters,
             clock=clock,
         )
+        self._outbox = Outbox(store, self.reports, self._fail)
         self.intake = Intake(
             settings=settings,
             topics=topics,
@@ -131,12 +132,12 @@ class Service:
             guard=self.guard,
             stays=self.stays,
             dead_letters=self.dead_letters,
+            outbox=self._outbox,
             clock=clock,
             on_store_error=self._fail,
         )
         pushed = [source for source in self._sources if isinstance(source, PushedSignals)]
         self.commands = Commands(self.guard, store, self.portrait, pushed)
-        self._outbox = Outbox(store, self.reports, self._fail)
 
     def _policy(self) -> Policy:
         declared = frozenset(path for source in self._sources for path in source.stale_after_s)

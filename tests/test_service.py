@@ -97,6 +97,20 @@ async def test_results_are_repeated_until_the_fleet_has_settled_them(tmp_path: P
         assert len(fleet.rows("night-1")) == 2
 
 
+async def test_a_task_that_the_fleet_repeats_is_answered_with_its_results_again(
+    tmp_path: Path, iotcore: Broker
+) -> None:
+    """After a broker has died the car may be back before its fleet, and what it says is heard by nobody."""
+    config = write_config(tmp_path, iotcore.port)
+    async with agent(config), wire_fleet(iotcore.port, TOPICS, settles=False) as fleet:
+        offer = task("night-1")
+        fleet.send(offer)
+        await fleet.until(lambda: len(fleet.results) == 1, "the answer")
+        fleet.send(offer)
+        await fleet.heard_event("night-1", TaskState.DONE)
+        assert [result.rows for result, _ in fleet.results] == [(0, 8), (0, 8)]
+
+
 async def test_what_stays_unsettled_is_repeated_though_the_link_was_never_down(
     tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -179,6 +179,15 @@ class Ledger:
         )
         return [Unsettled(*row) for row in found]
 
+    def unsettled_of(self, task_id: str, attempt: int) -> list[int]:
+        """The keys of the results of one task that the fleet has not confirmed, oldest first."""
+        found = self._execute(
+            """SELECT results.key FROM tasks JOIN results ON results.task = tasks.key
+                WHERE id = ? AND attempt = ? AND size IS NOT NULL ORDER BY results.key""",
+            (task_id, attempt),
+        )
+        return [int(key) for (key,) in found]
+
     def newest_result(self) -> int:
         """The key of the newest result that the fleet has not confirmed; 0 when there is none."""
         (key,) = self._execute("SELECT coalesce(max(key), 0) FROM results WHERE size IS NOT NULL").fetchone()
