@@ -122,8 +122,14 @@ def status(
         return  # how watching ends
 
 
-@app.command()
+backends_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
+app.add_typer(backends_app, name="backends")
+
+
+@backends_app.callback()
 def backends(
+    context: typer.Context,
+    *,
     as_json: Json = False,
     options: Annotated[
         str | None,
@@ -139,6 +145,8 @@ def backends(
     from agent.devices import described, probed_all
     from backends.registry import UnknownBackend
 
+    if context.invoked_subcommand is not None:
+        return
     if options is not None:
         try:
             for line in described_options(options):
@@ -147,6 +155,35 @@ def backends(
             _fail(CONFIG_WRONG, str(error))
         return
     found = asyncio.run(probed_all())
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    for line in described(found):
+        typer.echo(line)
+
+
+@backends_app.command()
+def explain(
+    model: Annotated[Path, typer.Argument(metavar="MODEL", help="An ONNX file.")],
+    *,
+    backend: Annotated[str, typer.Option(metavar="BACKEND", help="A backend that can explain: fsd.")],
+    sizes: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--input", metavar="NAME:DATATYPE:SIZExSIZE", help="Of a row, where the file leaves sizes free."
+        ),
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show where each layer of a model runs, why, and what it is modelled to cost; nothing is run."""
+    import msgspec
+
+    from agent.explanation import NotExplained, described, explanation
+
+    try:
+        found = explanation(backend, model, sizes or [])
+    except NotExplained as error:
+        _fail(FAILED, str(error))
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return

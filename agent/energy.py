@@ -21,7 +21,10 @@ if TYPE_CHECKING:
 
 
 class Energy:
-    """The agent's meter. What a device counts for a run wins over it; `run` is for a thread of its own."""
+    """The agent's meter. What a device counts for a run wins over it, what a device predicts does not.
+
+    `run` is for a thread of its own.
+    """
 
     def __init__(self, settings: MeterSettings, guard: Guard, clock: Clock) -> None:
         self._settings = settings
@@ -97,17 +100,19 @@ class MeteredRun:
     def spending(self, done: RunDone) -> Spending:
         """What it took, now that it is done."""
         own_j = _credible(done.spent.joules)
-        if own_j is not None:
+        if own_j is not None and done.spent.joules_source == "counter":
             self.withdraw()
             return self._spending(done.spent, EnergySource.COUNTER, own_j, None)
-        if self._model is not None:
-            return self._spending(done.spent, EnergySource.MODEL, self._model.active_j(done.cpu_s), None)
         if self._owner is not None and self._run is not None:
             run, self._run = self._run, None
             charge = self._owner.end(run, done.spent.begin_ns, done.spent.end_ns)
             if charge is not None:
                 source = EnergySource(self._owner.source.value)
                 return self._spending(done.spent, source, charge.active_j, charge.idle_j)
+        if own_j is not None:  # predicted: believed where nothing has measured
+            return self._spending(done.spent, EnergySource.MODEL, own_j, None)
+        if self._model is not None:
+            return self._spending(done.spent, EnergySource.MODEL, self._model.active_j(done.cpu_s), None)
         return self._spending(done.spent, EnergySource.NONE, None, None)
 
     def withdraw(self) -> None:

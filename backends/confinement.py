@@ -25,7 +25,6 @@ from backends.limits import Limit, Limits
 if TYPE_CHECKING:
     from importlib.machinery import ModuleSpec
 
-FILE_BYTES: Final = 64 * 1024**2
 OPEN_FILES: Final = 1024
 SYSTEM: Final = ("/usr", "/lib", "/lib64", "/etc/ld.so.cache")
 """Libraries that are loaded late, and where the dynamic linker finds them."""
@@ -41,7 +40,10 @@ def confine(limits: Limits, needs: Needs, scratch: str) -> tuple[Limit, ...]:
     return (
         _tried("first to go when memory runs out", _die_first),
         _tried(f"memory {limits.memory_bytes / GIB:.3g} GiB", lambda: _bound_memory(limits, needs)),
-        _tried(f"files of {FILE_BYTES // 1024**2} MiB, {OPEN_FILES} open, no core dumps", _bound_files),
+        _tried(
+            f"files of {needs.file_bytes // 1024**2} MiB, {OPEN_FILES} open, no core dumps",
+            lambda: _bound_files(needs.file_bytes),
+        ),
         _tried("processor time of each call", lambda: allow_processor_time(limits.load_s)),
         _tried("no new privileges", lambda: prctl(PR_SET_NO_NEW_PRIVS, 1)),
         _tried("no capabilities", drop_capabilities, started_before),
@@ -92,8 +94,8 @@ def _bound_memory(limits: Limits, needs: Needs) -> None:
         _lower(resource.RLIMIT_AS, size + limits.memory_bytes)
 
 
-def _bound_files() -> None:
-    _lower(resource.RLIMIT_FSIZE, FILE_BYTES)
+def _bound_files(file_bytes: int) -> None:
+    _lower(resource.RLIMIT_FSIZE, file_bytes)
     _lower(resource.RLIMIT_NOFILE, OPEN_FILES)
     _lower(resource.RLIMIT_CORE, 0)
     # a dump that the system pipes to a program of its own ignores the limit: leave nothing in it

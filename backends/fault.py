@@ -40,6 +40,7 @@ Misdeed = Literal[
     "negative_joules",  # a counter that ran backwards
     "huge_joules",
     "nan_joules",
+    "guessed_joules",  # of a source that is none
     "wrong_times",  # ends before it began
 ]
 CLAIMED_BOUND_S: Final = 0.01
@@ -147,6 +148,8 @@ class FaultProgram(NullProgram):
                 return replace(spent, joules=1e9)
             case "nan_joules":
                 return replace(spent, joules=math.nan)
+            case "guessed_joules":
+                return replace(spent, joules=0.0, joules_source="guess")  # type: ignore[arg-type] # that is the fault
             case "wrong_times":
                 return replace(spent, begin_ns=spent.end_ns, end_ns=spent.begin_ns - 1)
         return spent

@@ -10,7 +10,7 @@ docs/writing-a-backend.md leads through it; `python -m backends.contract MODULE:
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ClassVar, Final, Protocol
+from typing import TYPE_CHECKING, Any, ClassVar, Final, Literal, Protocol
 
 if TYPE_CHECKING:
     import numpy as np
@@ -96,7 +96,7 @@ class Model:
 
 @dataclass(frozen=True, slots=True)
 class Spent:
-    """What one run took: CLOCK_BOOTTIME nanoseconds, and joules only where the device counts them itself.
+    """What one run took: CLOCK_BOOTTIME nanoseconds, and joules only where the device has a figure for this run.
 
     A device that shares its counter with others, or whose window was shorter than the counter's step, gives
     None: the system's meters have an owner of their own outside the worker.
@@ -105,6 +105,8 @@ class Spent:
     begin_ns: int
     end_ns: int
     joules: float | None = None
+    joules_source: Literal["counter", "model"] = "counter"
+    """Counted by the device, or predicted, as an emulator does. What a meter has measured wins over a prediction."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,6 +123,8 @@ class Needs:
     """Device files that are read, written and controlled, patterns allowed."""
     reserves_addresses: bool = False
     """Its driver reserves far more address space than it fills (as CUDA does): memory is bounded otherwise."""
+    file_bytes: int = 64 * 1024**2
+    """The largest file that it writes into the worker's scratch folder."""
     interpreter_held_s: float = 1.5
     """Longest time for which native code keeps the interpreter's lock. The worker of a supervisor that hangs
     lives on for so long and 0.4 s more, because no Python code can look in between."""

@@ -236,7 +236,7 @@ class WorkerProcess:
         finally:
             if future.cancelled():
                 self.cancel(slot)
-        return RunDone(Spent(ran.begin_ns, ran.end_ns, ran.joules), ran.cpu_s)
+        return RunDone(Spent(ran.begin_ns, ran.end_ns, ran.joules, ran.joules_source), ran.cpu_s)
 
     def cancel(self, slot: Slot) -> None:
         """Ask the worker to give up the run of `slot`; without one nothing happens. `run` says how it ended."""

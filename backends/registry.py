@@ -13,6 +13,7 @@ ENTRY_POINTS: Final = "parkwatt.backends"
 BUILT_IN: Final = {
     "cpu": "backends.cpu:Cpu",
     "fault": "backends.fault:Fault",
+    "fsd": "backends.fsd:Fsd",
     "null": "backends.null:Null",
     "nvidia": "backends.nvidia:Nvidia",
     "tflite": "backends.tflite:Tflite",

@@ -5,7 +5,7 @@ worker whose main thread is inside a run. Tensors never travel here: they lie in
 The end of the first socket asks the worker to finish and leave, the end of the second to die at once.
 """
 
-from typing import Any, Final
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -96,6 +96,7 @@ class Ran(Message):
     begin_ns: int
     end_ns: int
     joules: float | None
+    joules_source: Literal["counter", "model"]
     cpu_s: float
 
 

@@ -189,7 +189,7 @@ class Service:
             cpu_s = time.process_time() - before_s
         finally:
             self._under_way.end()
-        return wire.Ran(request.id, spent.begin_ns, spent.end_ns, spent.joules, cpu_s)
+        return wire.Ran(request.id, spent.begin_ns, spent.end_ns, spent.joules, spent.joules_source, cpu_s)
 
     def _arrays(
         self, program: Program, rows: int, offset: int

@@ -1,5 +1,6 @@
 """The reference driver for tests: `reference_drivers` in every variant, `reference_library` as it should be."""
 
+import gc
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -23,6 +24,7 @@ def reference_library(reference_drivers: Drivers) -> Iterator[Path]:
     """Its path; in the end none of its threads is left."""
     before = sum(1 for _ in THREADS.iterdir())
     yield reference_drivers.built()
+    gc.collect()  # an exception that a test has caught may hold a backend, and that its device
     until = time.monotonic() + 5  # a thread that was joined may still be listed for a moment
     while (after := sum(1 for _ in THREADS.iterdir())) > before:
         assert time.monotonic() < until, f"{after - before} threads of a driver left behind"

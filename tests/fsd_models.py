@@ -103,6 +103,42 @@ def random_weights(shape: Sequence[int], seed: int = 1) -> Array:
     return np.random.default_rng(seed).integers(-127, 128, shape).astype(np.int8)
 
 
+def small_network() -> ModelProto:
+    """Floats: convolutions with groups, a residual, pools, a transposed convolution, a join and a classifier."""
+    rng = np.random.default_rng(5)
+    held: list[TensorProto] = []
+
+    def weights(*shape: int) -> str:
+        fan = int(np.prod(shape[1:]))
+        values = rng.normal(0, (2 / fan) ** 0.5, shape) if len(shape) > 1 else rng.normal(0, 0.1, shape)
+        held.append(numpy_helper.from_array(values.astype(np.float32), f"w{len(held)}"))
+        return held[-1].name
+
+    make = helper.make_node
+    nodes = [
+        make("Conv", ["x", weights(16, 3, 3, 3), weights(16)], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
+        make("Relu", ["a"], ["b"]),
+        make("Conv", ["b", weights(16, 4, 3, 3), weights(16)], ["c"], pads=[1, 1, 1, 1], group=4),
+        make("Add", ["b", "c"], ["d"]),
+        make("Relu", ["d"], ["e"]),
+        make("MaxPool", ["e"], ["f"], kernel_shape=[2, 2], strides=[2, 2]),
+        make("ConvTranspose", ["f", weights(16, 8, 2, 2)], ["g"], strides=[2, 2]),
+        make("AveragePool", ["e"], ["h"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
+        make("Concat", ["g", "h"], ["i"], axis=1),
+        make("GlobalAveragePool", ["i"], ["j"]),
+        make("Flatten", ["j"], ["k"]),
+        make("Gemm", ["k", weights(10, 24), weights(10)], ["y"], transB=1),
+    ]
+    graph = helper.make_graph(
+        nodes,
+        "small",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 10])],
+        held,
+    )
+    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
+
+
 STORED: dict[str, Any] = {"scale": 0.05, "zero_point": -128}
 """Of every activation of a twin: at or above zero, as behind a ReLU."""
 PASSED = frozenset({"Relu", "BatchNormalization", "LRN", "Dropout", "Mul", "Add", "Softmax", "Reshape"})

@@ -87,6 +87,7 @@ FAULTS: list[tuple[dict[str, Any], Check, str]] = [
     ({"does": "negative_joules"}, running.joules_can_be_believed, "-1.0 J"),
     ({"does": "huge_joules"}, running.joules_can_be_believed, "1000000000.0 J in 0.001 s are 1e+12 W"),
     ({"does": "nan_joules"}, running.joules_can_be_believed, "nan J"),
+    ({"does": "guessed_joules"}, running.joules_can_be_believed, "joules_source is 'guess'"),
     (
         {"does": "slow_cancel", "run_us": SECOND_US, "for_s": 1},
         cancelling.a_cancel_ends_a_run_within_its_bound,
@@ -217,7 +218,7 @@ def test_the_right_numbers_are_known_and_wrong_ones_are_seen(tmp_path: Path) -> 
 
 
 def test_arguments_that_make_no_sense_are_told_apart_from_a_failure() -> None:
-    assert "take cpu, fault, null, nvidia, tflite" in suite("cpx").stderr
+    assert "take cpu, fault, fsd, null, nvidia, tflite" in suite("cpx").stderr
     assert suite("cpu", "--options", '{"thread": 1}').returncode == 2
     assert suite("cpu", "--model", "/no/such/file", "--input", "x:FP32:4").returncode == 2
     assert suite("cpu", "--model", __file__, "--input", "x:FLOAT:4").returncode == 2

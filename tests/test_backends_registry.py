@@ -18,7 +18,7 @@ def test_built_in_backends_are_found_by_name_and_by_class() -> None:
 @pytest.mark.parametrize(
     ("use", "says"),
     [
-        ("cpx", "'cpx' is not known: take cpu, fault, null, nvidia, tflite or MODULE:CLASS"),
+        ("cpx", "'cpx' is not known: take cpu, fault, fsd, null, nvidia, tflite or MODULE:CLASS"),
         ("no.such.module:Chip", "No module named 'no'"),
         ("backends.cpu:Gpu", "has no attribute 'Gpu'"),
         ("pathlib:Path", "is no backend: it has no Options, probe, load"),

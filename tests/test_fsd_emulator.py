@@ -203,7 +203,8 @@ def test_a_run_tells_the_modelled_time_and_energy_and_the_counter_follows(
 ) -> None:
     program = emulator.load(resnet, 1)
     loaded_nj = emulator.energy_nj(1)
-    run(program, random_frames(program, 2))
+    bound(program, random_frames(program, 2))
+    program.submit(2)
     done = program.wait(WAIT_S)
     cost = program.report(2)
     assert loaded_nj == round(cost.load_joules * 1e9)
@@ -266,7 +267,6 @@ def test_an_npu_works_on_after_an_abort(emulator: Emulator, resnet: bytes) -> No
     frames = random_frames(program, 1)
     expected = run(program, frames)
     program.abort()  # of a run that has ended: nothing happens
-    program.wait(WAIT_S)
     bound(program, random_frames(program, 32))
     program.submit(32)
     program.abort()
@@ -298,7 +298,7 @@ def test_closing_ends_what_runs_and_a_second_time_nothing(resnet: bytes) -> None
     emulator.close()
     program.unload()
     assert threading.active_count() == before
-    with pytest.raises(FsdError, match="no_device: the device was closed"):
+    with pytest.raises(FsdError, match="no_device: the device is closed"):
         emulator.load(resnet, 0)
     with pytest.raises(FsdError, match="unloaded"):
         program.submit()
@@ -329,7 +329,6 @@ def bind_scattered(program: EmulatedProgram) -> None:
 
 def bind_short(program: EmulatedProgram) -> None:
     program.bind([bytearray(10)], [bytearray(program.outputs[0].row_bytes)])
-    program.submit()
 
 
 def submit_unbound(program: EmulatedProgram) -> None:
@@ -349,12 +348,12 @@ def wait_for_nothing(program: EmulatedProgram) -> None:
     ("mistake", "words"),
     [
         (bind_too_few, "0 buffers for 1 tensors"),
-        (bind_read_only, "cannot be written to"),
-        (bind_scattered, "needs a C-contiguous buffer"),
-        (bind_short, "holds 10 bytes, 1 rows are 12288"),
-        (submit_unbound, "call bind first"),
-        (submit_nothing, "0 rows: at least 1"),
-        (wait_for_nothing, "no run was submitted"),
+        (bind_read_only, "needs C-contiguous, writable memory"),
+        (bind_scattered, "needs C-contiguous memory"),
+        (bind_short, "1 rows of 'data' are 12288 bytes, and its buffer has 10"),
+        (submit_unbound, "bind them first"),
+        (submit_nothing, "0 rows; 1 is the least"),
+        (wait_for_nothing, "no run is under way"),
     ],
 )
 def test_a_mistake_is_named(
@@ -367,7 +366,7 @@ def test_a_mistake_is_named(
 
 
 def test_an_npu_that_is_not_there_is_named(emulator: Emulator) -> None:
-    with pytest.raises(FsdError, match="NPU 2: there are 2"):
+    with pytest.raises(FsdError, match="there is no NPU 2: the device has 2"):
         emulator.load(b"", 2)
 
 

@@ -8,7 +8,8 @@ import numpy.typing as npt
 import onnx
 import onnx.utils
 import pytest
-from onnx import ModelProto, TensorProto, helper, numpy_helper
+from fsd_models import small_network
+from onnx import ModelProto
 
 from firmware_shims.fsd import runtime
 from firmware_shims.fsd.emulator import Emulator
@@ -29,46 +30,10 @@ class Frames:
         return next(self._left, None)
 
 
-def small_network() -> ModelProto:
-    """Floats: convolutions with groups, a residual, pools, a transposed convolution, a join and a classifier."""
-    rng = np.random.default_rng(5)
-    held: list[TensorProto] = []
-
-    def weights(*shape: int) -> str:
-        fan = int(np.prod(shape[1:]))
-        values = rng.normal(0, (2 / fan) ** 0.5, shape) if len(shape) > 1 else rng.normal(0, 0.1, shape)
-        held.append(numpy_helper.from_array(values.astype(np.float32), f"w{len(held)}"))
-        return held[-1].name
-
-    make = helper.make_node
-    nodes = [
-        make("Conv", ["x", weights(16, 3, 3, 3), weights(16)], ["a"], pads=[1, 1, 1, 1], strides=[2, 2]),
-        make("Relu", ["a"], ["b"]),
-        make("Conv", ["b", weights(16, 4, 3, 3), weights(16)], ["c"], pads=[1, 1, 1, 1], group=4),
-        make("Add", ["b", "c"], ["d"]),
-        make("Relu", ["d"], ["e"]),
-        make("MaxPool", ["e"], ["f"], kernel_shape=[2, 2], strides=[2, 2]),
-        make("ConvTranspose", ["f", weights(16, 8, 2, 2)], ["g"], strides=[2, 2]),
-        make("AveragePool", ["e"], ["h"], kernel_shape=[3, 3], pads=[1, 1, 1, 1]),
-        make("Concat", ["g", "h"], ["i"], axis=1),
-        make("GlobalAveragePool", ["i"], ["j"]),
-        make("Flatten", ["j"], ["k"]),
-        make("Gemm", ["k", weights(10, 24), weights(10)], ["y"], transB=1),
-    ]
-    graph = helper.make_graph(
-        nodes,
-        "small",
-        [helper.make_tensor_value_info("x", TensorProto.FLOAT, [1, 3, 32, 32])],
-        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [1, 10])],
-        held,
-    )
-    return helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=8)
-
-
 def by_quantiser(folder: Path, activations: str) -> ModelProto:
     """The small network as onnxruntime's static quantiser writes it."""
     runtime.imported()
-    from onnxruntime import quantization  # noqa: PLC0415 - not before its telemetry is off
+    import onnxruntime.quantization as quantization  # noqa: PLC0415, PLR0402 - not before its telemetry is off
 
     onnx.save(small_network(), folder / "float.onnx")
     quantization.quantize_static(

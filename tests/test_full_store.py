@@ -6,9 +6,11 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+import pytest
 from agents import TOPICS, RunningAgent, agent, write_config
 from wire_fleet import WireFleet, now, task, wire_fleet
 
+from agent import outbox
 from agent.control import ask
 from agent.protocol.messages import Cancel, Datatype, Drain, Resume, Task, TaskState, Tensor, TensorParameters
 from agent.protocol.reasons import Reason
@@ -67,8 +69,10 @@ async def stuck(car: RunningAgent) -> None:
 
 
 async def test_a_fleet_that_settles_late_loses_nothing_and_the_agent_goes_on(
-    tmp_path: Path, iotcore: Broker
+    tmp_path: Path, iotcore: Broker, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    """What a flooded broker drops is repeated, so a row may be answered more than once, and always alike."""
+    monkeypatch.setattr(outbox, "PERIOD_S", 5.0)
     names = [f"night-{number}" for number in range(40)]
     async with (
         agent(small_store(tmp_path, iotcore.port)) as car,
@@ -88,7 +92,7 @@ async def test_a_fleet_that_settles_late_loses_nothing_and_the_agent_goes_on(
         for name in refused:
             fleet.send(large(name))
             await fleet.until(partial(fleet.is_final, name), f"{name}, now that there is room")
-        assert rows_answered(fleet) == every_row_once(ROWS, *names)
+        assert set(rows_answered(fleet)) == set(every_row_once(ROWS, *names))
         assert all(tail == large("any")[1] for _, tail in fleet.results)
 
 

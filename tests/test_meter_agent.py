@@ -1,6 +1,6 @@
 import contextlib
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 from agents import TOPICS, agent, write_config
@@ -70,9 +70,15 @@ class Bench:
             self.clock.forward(0.1)
             self.counter.write_text(f"{round(self.joules * 1e6)}\n")
 
-    def done(self, seconds: float, joules: float | None = None, cpu_s: float = 0.0) -> RunDone:
+    def done(
+        self,
+        seconds: float,
+        joules: float | None = None,
+        cpu_s: float = 0.0,
+        source: Literal["counter", "model"] = "counter",
+    ) -> RunDone:
         end_ns = self.clock()
-        return RunDone(Spent(end_ns - int(seconds * NS), end_ns, joules), cpu_s)
+        return RunDone(Spent(end_ns - int(seconds * NS), end_ns, joules, source), cpu_s)
 
 
 def test_a_run_is_charged_by_the_counter_of_the_computer(tmp_path: Path) -> None:
@@ -106,6 +112,20 @@ def test_a_device_that_counts_its_own_joules_is_believed_before_the_meter(tmp_pa
         bench.pass_time(1, IDLE_W + 20)
         spent = metered.spending(bench.done(1, joules=12.5))
     assert (spent.source, spent.energy_j, spent.idle_j) == (EnergySource.COUNTER, 12.5, None)
+
+
+def test_what_a_device_predicts_is_told_as_a_model_and_never_before_what_was_measured(tmp_path: Path) -> None:
+    bench = Bench(tmp_path)
+    bench.pass_time(10, IDLE_W)
+    with bench.energy.metered("fsd") as metered:
+        bench.pass_time(1, IDLE_W + 20)
+        measured = metered.spending(bench.done(1, joules=12.5, source="model"))
+    assert measured.source is EnergySource.COUNTER
+    assert measured.energy_j == pytest.approx(20.0)
+    unmetered = Bench(tmp_path / "other", settings("none"))
+    with unmetered.energy.metered("fsd") as metered:
+        predicted = metered.spending(unmetered.done(1, joules=12.5, source="model"))
+    assert (predicted.source, predicted.energy_j) == (EnergySource.MODEL, 12.5)
 
 
 @pytest.mark.parametrize("lie", [-1.0, float("nan"), float("inf")])

@@ -114,7 +114,7 @@ def spent_is_within_the_call(subject: Subject) -> str:
 
 
 def joules_can_be_believed(subject: Subject) -> str:
-    """A device's own count of a run is None or a number from 0 to what a car's device can draw."""
+    """A device's own figure of a run is None or a number from 0 to what a car's device can draw, and says what it is."""
     with subject.program() as program:
         inputs = some_inputs(program.inputs, 1)
         outputs = blank_outputs(program, 1, 0)
@@ -127,6 +127,13 @@ def joules_can_be_believed(subject: Subject) -> str:
             seen = f"{joules} J in {window_s:.3g} s"
             require(math.isfinite(joules) and joules >= 0, seen, fix)
             require(joules <= MOST_W * window_s, f"{seen} are {joules / window_s:.3g} W", fix)
+        sources = {spent.joules_source for spent in runs}
+        require(
+            len(sources) == 1 and sources <= {"counter", "model"},
+            f"joules_source is {', '.join(map(repr, sorted(sources)))}",
+            "'counter' for what the device has counted, 'model' for what was predicted, the same in every run",
+        )
         if not counted:
-            return "None: the device counts no joules of its own"
-        return f"{sum(spent.joules or 0.0 for spent in counted):.3g} J in {len(counted)} runs"
+            return "None: the device has no figure of its own"
+        joules = sum(spent.joules or 0.0 for spent in counted)
+        return f"{joules:.3g} J in {len(counted)} runs, by {sources.pop()}"

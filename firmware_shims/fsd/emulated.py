@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Callable, Sequence
+from concurrent import futures
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any, Final
@@ -17,6 +18,8 @@ from firmware_shims.fsd.interface import Binding, Code, Completion, FsdError
 from firmware_shims.fsd.layers import Network, Quantised
 
 NANO: Final = 1e9
+Outcome = tuple[Code, str] | None
+"""Of a run: why it failed and the words about it, or None."""
 
 
 class EmulatedNpu:
@@ -26,7 +29,7 @@ class EmulatedNpu:
         self.number = number
         self.closed = False
         self._thread = ThreadPoolExecutor(1, f"emulated-npu-{number}")
-        self._under_way: Future[None] | None = None
+        self._under_way: EmulatedProgram | None = None
         self._loaded: list[EmulatedProgram] = []
         self._counting = threading.Lock()
         self._spent_nj = 0
@@ -49,14 +52,18 @@ class EmulatedNpu:
         """Give its share of the SRAM back."""
         self._loaded.remove(program)
 
-    def start(self, run: Callable[[], None]) -> "Future[None]":
-        """Compute in this NPU's thread; raises `FsdError` BUSY."""
-        if self._under_way is not None and not self._under_way.done():
-            raise FsdError(
-                Code.BUSY, "submit", f"NPU {self.number} has a run under way: wait for it, or abort it"
-            )
-        self._under_way = self._thread.submit(run)
-        return self._under_way
+    def start(self, program: "EmulatedProgram", run: Callable[[], Outcome]) -> "Future[Outcome]":
+        """Compute in this NPU's thread, for a program that has it until `end`; raises `FsdError` BUSY."""
+        if self._under_way is not None:
+            text = f"NPU {self.number} has a run under way: wait for it, or abort it and wait"
+            raise FsdError(Code.BUSY, "submit", text)
+        self._under_way = program
+        return self._thread.submit(run)
+
+    def end(self, program: "EmulatedProgram") -> None:
+        """Its run is over, and known to be."""
+        if self._under_way is program:
+            self._under_way = None
 
     def spend(self, joules: float) -> None:
         """Count."""
@@ -75,7 +82,7 @@ class EmulatedNpu:
 class _Run:
     computation: Computation
     cost: Report
-    ended: "Future[None]"
+    ended: "Future[Outcome]"
 
 
 class EmulatedProgram:
@@ -103,47 +110,55 @@ class EmulatedProgram:
         return self._reports[rows]
 
     def bind(self, inputs: Sequence[Any], outputs: Sequence[Any]) -> None:
-        """Give the buffers of the next runs; raises `FsdError` BAD_ARGUMENT for what is no buffer for them."""
+        """Give the buffers of the next runs; raises `FsdError`, and those of before stay."""
         self._check_loaded("bind")
-        self._bound = _viewed(inputs, self.inputs), _viewed(outputs, self.outputs)
-        for array, binding in zip(self._bound[1], self.outputs, strict=True):
-            if not array.flags.writeable:
-                self._bound = None
-                raise FsdError(Code.BAD_ARGUMENT, "bind", f"output {binding.name!r} cannot be written to")
+        if self._run is not None:
+            raise FsdError(Code.BUSY, "bind", "a run of this program is under way: wait for it first")
+        _check_buffers(inputs, self.inputs, writable=False)
+        _check_buffers(outputs, self.outputs, writable=True)
+        self._bound = [_viewed(each) for each in inputs], [_viewed(each) for each in outputs]
 
     def submit(self, rows: int = 1) -> None:
-        """Start a run."""
+        """Start a run, which is under way until `wait` has told its end."""
         self._check_loaded("submit")
         if self._bound is None:
-            raise FsdError(Code.BAD_ARGUMENT, "submit", "no buffers are bound: call bind first")
+            raise FsdError(Code.BAD_ARGUMENT, "submit", "no buffers are bound: bind them first")
         if rows < 1:
-            raise FsdError(Code.BAD_ARGUMENT, "submit", f"{rows} rows: at least 1")
+            raise FsdError(Code.BAD_ARGUMENT, "submit", f"{rows} rows; 1 is the least")
         inputs = _rows_of(self._bound[0], self.inputs, self._network.inputs, rows)
         outputs = _rows_of(self._bound[1], self.outputs, self._network.outputs, rows)
         computation, cost = self._begin(), self.report(rows)
 
-        def run() -> None:
+        def run() -> Outcome:
             try:
                 for place, values in zip(outputs, computation.results(inputs), strict=True):
                     np.copyto(place, values)
+            except Aborted:
+                return Code.ABORTED, ""
+            except FsdError as error:
+                return error.code, error.text
             finally:
                 self._home.spend(cost.joules)
+            return None
 
-        self._run = _Run(computation, cost, self._home.start(run))
+        self._run = _Run(computation, cost, self._home.start(self, run))
 
     def wait(self, timeout_s: float) -> Completion:
-        """Wait for the latest run; a second time it says the same again."""
+        """Wait for the run that is under way, which then no longer is."""
         self._check_loaded("wait")
+        if not timeout_s >= 0:
+            raise FsdError(Code.BAD_ARGUMENT, "wait", f"a time-out of {timeout_s} s; 0 is the least")
         if self._run is None:
-            raise FsdError(Code.BAD_ARGUMENT, "wait", "no run was submitted")
-        try:
-            self._run.ended.result(min(timeout_s, threading.TIMEOUT_MAX))
-        except TimeoutError:
+            raise FsdError(Code.BAD_ARGUMENT, "wait", "no run is under way: submit one first")
+        ended, cost = self._run.ended, self._run.cost
+        _, unfinished = futures.wait([ended], min(timeout_s, threading.TIMEOUT_MAX))
+        if unfinished:
             text = f"the run goes on after {timeout_s:g} s: wait again, or abort it"
-            raise FsdError(Code.TIMED_OUT, "wait", text) from None
-        except Aborted:
-            raise FsdError(Code.ABORTED, "wait") from None
-        cost = self._run.cost
+            raise FsdError(Code.TIMED_OUT, "wait", text)
+        self._end()
+        if (outcome := ended.result()) is not None:
+            code, text = outcome
+            raise FsdError(code, "wait", text)
         elapsed_ns = round(cost.seconds * NANO)
         return Completion(elapsed_ns, round(cost.seconds * cost.chip.clock_hz), round(cost.joules * NANO))
 
@@ -160,30 +175,51 @@ class EmulatedProgram:
         self.abort()
         if self._run is not None:
             self._run.ended.exception()  # until the thread has let go of the buffers
-        self._bound = self._run = None
+        self._end()
+        self._bound = None
         self._home.unload(self)
+
+    def _end(self) -> None:
+        self._run = None
+        self._home.end(self)
 
     def _check_loaded(self, call: str) -> None:
         if self._unloaded:
-            raise FsdError(Code.BAD_ARGUMENT, call, "the program was unloaded: load it again")
+            raise FsdError(Code.BAD_ARGUMENT, call, "the program is unloaded: load it again")
 
 
 def _binding(tensor: Quantised) -> Binding:
     return Binding(tensor.name, tensor.datatype, tensor.row_shape, tensor.row_bytes)
 
 
-def _viewed(buffers: Sequence[Any], bindings: Sequence[Binding]) -> list[Array]:
-    """The bytes of buffers, not copied."""
+def _check_buffers(buffers: Sequence[Any], bindings: Sequence[Binding], *, writable: bool) -> None:
+    """Refuse what is no memory for a row. Nothing is held: an exception would keep it from its owner."""
     if len(buffers) != len(bindings):
-        raise FsdError(Code.BAD_ARGUMENT, "bind", f"{len(buffers)} buffers for {len(bindings)} tensors")
-    views = []
+        names = ", ".join(binding.name for binding in bindings)
+        text = f"{len(buffers)} buffers for {len(bindings)} tensors ({names})"
+        raise FsdError(Code.BAD_ARGUMENT, "bind", text)
     for buffer, binding in zip(buffers, bindings, strict=True):
         try:
-            views.append(np.frombuffer(buffer, np.uint8))
-        except (TypeError, ValueError, BufferError) as error:
-            text = f"{binding.name!r} needs a C-contiguous buffer: {error}"
-            raise FsdError(Code.BAD_ARGUMENT, "bind", text) from error
-    return views
+            with memoryview(buffer) as view:
+                fits, size_bytes = view.c_contiguous and not (writable and view.readonly), view.nbytes
+        except (TypeError, BufferError):
+            fits, size_bytes = False, 0
+        if not fits:
+            needed = "C-contiguous, writable" if writable else "C-contiguous"
+            raise FsdError(Code.BAD_ARGUMENT, "bind", f"{binding.name!r} needs {needed} memory")
+        _check_room("bind", size_bytes, binding, rows=1)
+
+
+def _viewed(buffer: Any) -> Array:
+    """Its bytes, not copied."""
+    return np.frombuffer(memoryview(buffer).cast("B"), np.uint8)
+
+
+def _check_room(call: str, size_bytes: int, binding: Binding, rows: int) -> None:
+    needed = rows * binding.row_bytes
+    if size_bytes < needed:
+        text = f"{rows} rows of {binding.name!r} are {needed} bytes, and its buffer has {size_bytes}"
+        raise FsdError(Code.BAD_ARGUMENT, call, text)
 
 
 def _rows_of(
@@ -192,9 +228,7 @@ def _rows_of(
     """So many rows of each buffer, in shape."""
     found = []
     for view, binding, tensor in zip(views, bindings, tensors, strict=True):
-        needed = rows * binding.row_bytes
-        if view.size < needed:
-            text = f"{binding.name!r} holds {view.size} bytes, {rows} rows are {needed}"
-            raise FsdError(Code.BAD_ARGUMENT, "submit", text)
-        found.append(view[:needed].view(DTYPES[tensor.datatype]).reshape(rows, *tensor.row_shape))
+        _check_room("submit", view.size, binding, rows)
+        used = view[: rows * binding.row_bytes]
+        found.append(used.view(DTYPES[tensor.datatype]).reshape(rows, *tensor.row_shape))
     return found

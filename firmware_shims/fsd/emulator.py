@@ -52,11 +52,11 @@ class Emulator:
 
     def energy_nj(self, npu: int) -> int | None:
         """Modelled, since it was opened: of every load and every run; a run that was aborted counts whole."""
-        return self._npu("energy", npu).energy_nj
+        return self._npu("read_energy", npu).energy_nj
 
     def temperature_c(self, npu: int) -> float | None:
         """None: nothing models heat."""
-        self._npu("temperature", npu)
+        self._npu("read_temperature", npu)
         return None
 
     def close(self) -> None:
@@ -66,7 +66,9 @@ class Emulator:
 
     def _npu(self, call: str, number: int) -> EmulatedNpu:
         if not 0 <= number < NPUS:
-            raise FsdError(Code.BAD_ARGUMENT, call, f"NPU {number}: there are {NPUS}, counted from 0")
+            raise FsdError(
+                Code.BAD_ARGUMENT, call, f"there is no NPU {number}: the device has {NPUS}, from 0"
+            )
         if self._npus[number].closed:
-            raise FsdError(Code.NO_DEVICE, call, "the device was closed: open it again")
+            raise FsdError(Code.NO_DEVICE, call, "the device is closed: open it again")
         return self._npus[number]
