@@ -42,6 +42,8 @@ class Cut:
     """A quantised model in parts."""
 
     model: ModelProto
+    inputs: tuple[Tensor, ...]
+    wanted: tuple[str, ...]
     cutting: Cutting
     parts: Sequence[Part]
     reasons: Mapping[str, str]
@@ -70,7 +72,7 @@ def cut(given: Taken, data: Calibration | None, operators: frozenset[str], arena
         reading = Reading([], [])
     cutting = Cutting(model, reading.layers, given.wanted)
     reasons = {refusal.node: refusal.why for refusal in reading.refused} | dict(cutting.refused)
-    return Cut(model, cutting, cutting.parts(), reasons)
+    return Cut(model, given.inputs, given.wanted, cutting, cutting.parts(), reasons)
 
 
 class Loading:
@@ -87,18 +89,10 @@ class Loading:
     def of_model(self, model: Model, calibration: Calibration | None) -> FsdProgram:
         """Load an ONNX model; raises `KernelError`."""
         before_bytes = resident_bytes()
-        data = _bytes_of(model, "onnx")
-        given = taken(data, model)
-        found = cut(given, calibration, self._device.capabilities.operators, self._arena_bytes)
-        parts: list[RunningPart] = []
         with contextlib.ExitStack() as undo:
-            for part in found.parts:
-                parts.append(self._placed(part.place, found.cutting.model_of(part).SerializeToString()))
-                undo.callback(parts[-1].close)
-            del found  # what the parts need of it, they have
-            program = self._program(given.inputs, given.wanted, parts)
+            program, part_bytes = self._in_parts(self._cut(model, calibration), undo)
             with the_model_is_to_blame():
-                program.warm_up(before_bytes, len(data), model.known)
+                program.warm_up(before_bytes, part_bytes, model.known)
             undo.pop_all()
         return program
 
@@ -120,6 +114,21 @@ class Loading:
                 program.warm_up(before_bytes, len(data), model.known)
             undo.pop_all()
         return program
+
+    def _cut(self, model: Model, calibration: Calibration | None) -> Cut:
+        given = taken(_bytes_of(model, "onnx"), model)
+        return cut(given, calibration, self._device.capabilities.operators, self._arena_bytes)
+
+    def _in_parts(self, found: Cut, undo: contextlib.ExitStack) -> tuple[FsdProgram, int]:
+        """Each part where it runs, and the bytes of all. What was read of the file is let go with `found`."""
+        parts: list[RunningPart] = []
+        part_bytes = 0
+        for part in found.parts:
+            content = found.cutting.model_of(part).SerializeToString()
+            parts.append(self._placed(part.place, content))
+            undo.callback(parts[-1].close)
+            part_bytes += len(content)
+        return self._program(found.inputs, found.wanted, parts), part_bytes
 
     def _program(
         self, inputs: tuple[Tensor, ...], wanted: Sequence[str], parts: Sequence[RunningPart]

@@ -19,6 +19,10 @@ if TYPE_CHECKING:
     from backends.fsd_calibration import Feed
 
 QUANTISED: Final = frozenset({"QuantizeLinear", "DequantizeLinear"})
+ROWS_APART: Final = {
+    # it would make one matrix of a row's vectors, where the first dimension is not the row any more
+    "optimization.disable_specified_optimizers": "MatMulAddFusion",
+}
 RESHAPED: Final = frozenset({"Reshape", "Squeeze", "Unsqueeze", "Clip"})
 """Operators whose further inputs say how, and are no tensors of the arithmetic."""
 PREPARED: Final = {"onnx.quant.pre_process": "onnxruntime.quant"}
@@ -61,7 +65,7 @@ def _folded(model: ModelProto, scratch: Path) -> ModelProto:
     options.graph_optimization_level = runtime.GraphOptimizationLevel.ORT_ENABLE_BASIC
     options.optimized_model_filepath = str(path)
     options.log_severity_level = FATAL
-    for key, value in OWN_BYTES_ONLY.items():
+    for key, value in {**OWN_BYTES_ONLY, **ROWS_APART}.items():
         options.add_session_config_entry(key, value)
     opened(runtime, model.SerializeToString(), options, "CPUExecutionProvider")
     return onnx.load(path)

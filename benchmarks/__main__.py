@@ -4,12 +4,27 @@ import asyncio
 import platform
 from collections.abc import Callable, Coroutine, Sequence
 from enum import StrEnum
+from pathlib import Path
 from typing import Annotated, Final
 
 import typer
 
-from benchmarks import car_days, durability, endurance, footprint, kernels, starts, stay, tasks, worker_times
+from benchmarks import (
+    car_days,
+    durability,
+    endurance,
+    footprint,
+    fsd,
+    fsd_agreement,
+    fsd_costs,
+    kernels,
+    starts,
+    stay,
+    tasks,
+    worker_times,
+)
 from benchmarks import cues as preemptions
+from benchmarks.wheels import WheelMissingError
 
 app = typer.Typer(add_completion=False, pretty_exceptions_enable=False, rich_markup_mode=None)
 Measurement = Callable[[], Coroutine[None, None, Sequence[object]]]
@@ -27,6 +42,7 @@ class What(StrEnum):
     DURABILITY = "durability"
     STAY = "stay"
     CAR_DAYS = "car-days"
+    FSD = "fsd"
 
 
 LONG: Final = frozenset({What.CAR_DAYS, What.ENDURANCE})
@@ -46,8 +62,9 @@ def measure(
     ] = None,
     cues: Annotated[int | None, typer.Option(min=1, help="of cues, over each kind of work")] = None,
     seed: Annotated[int, typer.Option(help="of car-days")] = 1,
+    plot: Annotated[Path | None, typer.Option(metavar="FOLDER", help="pictures of fsd, too")] = None,
 ) -> None:
-    """Measure the service and its workers on this machine, the forecast of the stay, and the policy over car-days."""
+    """Measure the service, its workers and the FSD emulator on this machine, the forecast of the stay, and the policy."""
     print(
         f"{platform.processor() or platform.machine()}, {platform.release()}, Python {platform.python_version()}"
     )
@@ -57,6 +74,7 @@ def measure(
         **_of_the_service(quick, cues),
         **_of_workers(quick, rounds),
         What.STAY: stay.measure,
+        What.FSD: lambda: _of_the_chip(quick, plot),
         What.CAR_DAYS: lambda: car_days.measure(
             days or (car_days.QUICK_DAYS if quick else car_days.DAYS), seed
         ),
@@ -64,6 +82,14 @@ def measure(
     for name in what or [name for name in What if name not in LONG]:
         for line in asyncio.run(runs[name]()):
             print(line, flush=True)
+
+
+async def _of_the_chip(quick: bool, plot: Path | None) -> Sequence[object]:
+    lines = fsd.measure(5 if quick else 31)
+    try:
+        return [*lines, *fsd_agreement.measure(), *fsd_costs.measure(plot)]
+    except WheelMissingError as error:
+        return [*lines, f"fsd: the rest was not measured: {error}"]
 
 
 def _of_the_service(quick: bool, cues: int | None) -> dict[What, Measurement]:

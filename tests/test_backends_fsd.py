@@ -220,13 +220,43 @@ def test_an_old_model_is_folded_upgraded_and_lies_on_the_npu_whole() -> None:
 
 def test_a_row_of_bias_is_no_obstacle() -> None:
     model = float_model(
-        [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])],
+        [helper.make_node("Gemm", ["x", "w", "b"], ["y"])],
         17,
         ("w", random_weights((8, 4)) / 127),
         ("b", np.ones((1, 4))),
         shape=["rows", 8],
     )
     assert turns(cut_of(model, Tensor("x", "FP32", (8,))))[1] == ("npu", ["Gemm"])
+
+
+def test_vectors_of_a_row_are_multiplied_on_the_npu() -> None:
+    model = float_model(
+        [helper.make_node("MatMul", ["x", "w"], ["a"]), helper.make_node("Add", ["a", "b"], ["y"])],
+        17,
+        ("w", random_weights((8, 4)) / 127),
+        ("b", np.ones(4)),
+        shape=["rows", 16, 8],
+    )
+    assert turns(cut_of(model, Tensor("x", "FP32", (16, 8))))[1] == ("npu", ["MatMul", "Add"])
+
+
+def test_a_sum_with_a_mask_stays_in_floats() -> None:
+    """Its range would leave nothing of the scores."""
+    make = helper.make_node
+    model = float_model(
+        [
+            make("MatMul", ["x", "w"], ["scores"]),
+            make("Sigmoid", ["x"], ["known"]),
+            make("Mul", ["known", "far"], ["mask"]),
+            make("Add", ["scores", "mask"], ["y"]),
+        ],
+        17,
+        ("w", random_weights((8, 8)) / 127),
+        ("far", np.full((1,), -1e38)),
+        shape=["rows", 8],
+    )
+    found = cut_of(model, Tensor("x", "FP32", (8,)))
+    assert [kinds for place, kinds in turns(found) if place == "npu"] == [["MatMul"]]
 
 
 # ---- what it costs
