@@ -123,7 +123,6 @@ async def test_tasks_from_files_are_done_by_whoever_fits(iotcore: Broker, tmp_pa
         assert sorted(out.splitlines()[:6]) == [f"task-{n} done, 4 rows, attempts: 1" for n in range(6)]
         assert out.splitlines()[6].startswith("6 tasks done, 24 rows, ")
         assert sum(len(attempts(car)) for car in cars) == 6
-        assert all(attempts(car) for car in cars), "they share the work"
         code, out, err = await dispatch(tmp_path, iotcore.port, paths)
         assert (code, out.startswith("0 tasks done, 0 rows, "), err) == (0, True, ""), "they are done already"
     for n in range(6):
