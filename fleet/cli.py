@@ -186,6 +186,7 @@ def _vehicles(listed: str | None) -> list[tuple[str, str]] | None:
 def _one_line_errors() -> Iterator[None]:
     """End with one line for what a person can mend."""
     from agent.protocol.keys import KeyFileError
+    from fleet.client import BrokerUnreachableError
     from fleet.queue_file import QueueUnusable
     from fleet.submission import SubmissionError
     from fleet.task_file import TaskFileError
@@ -194,7 +195,14 @@ def _one_line_errors() -> Iterator[None]:
     logging.basicConfig(level=logging.ERROR, format="%(message)s")
     try:
         yield
-    except (KeyFileError, QueueFailed, QueueUnusable, SubmissionError, TaskFileError) as error:
+    except (
+        BrokerUnreachableError,
+        KeyFileError,
+        QueueFailed,
+        QueueUnusable,
+        SubmissionError,
+        TaskFileError,
+    ) as error:
         _fail(str(error))
     except OSError as error:
         _fail(f"{error.filename}: {error.strerror}")

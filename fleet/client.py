@@ -59,6 +59,10 @@ def utc_now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
 
 
+class BrokerUnreachableError(TimeoutError):
+    """There is no link yet. One line: why, and what to do."""
+
+
 class FleetClient:
     """A connection to the vehicles of a fleet, for `async with`; it comes back by itself for ever.
 
@@ -88,6 +92,7 @@ class FleetClient:
     ) -> None:
         rng = rng or random.SystemRandom()
         self._root = root
+        self._where = f"{options.host}:{options.port}"
         self._clock = clock
         topics = [Topics(root, region, vehicle) for vehicle, region in vehicles or ()]
         bases = [topic.base for topic in topics] if vehicles is not None else [f"{root}/+/+"]
@@ -141,12 +146,15 @@ class FleetClient:
         self._bookkeeper = bookkeeper
 
     async def until_up(self, within_s: float) -> None:
-        """Wait for the link; TimeoutError says why it is not up after `within_s` seconds."""
+        """Wait for the link; `BrokerUnreachableError` says why it is not up after `within_s` seconds."""
         try:
             async with asyncio.timeout(within_s):
                 await self._came_up.wait()
         except TimeoutError:
-            raise TimeoutError(self._link.status.error or f"no connection within {within_s:g} s") from None
+            why = self._link.status.error or f"no connection to {self._where} within {within_s:g} s"
+            raise BrokerUnreachableError(
+                f"{why}: start a broker there, or give another host and port"
+            ) from None
 
     async def __aenter__(self) -> Self:
         """Start connecting; tasks may be submitted at once."""

@@ -12,7 +12,7 @@ from agent.link import LinkOptions
 from agent.protocol.keys import load_private_key
 from fleet.answer import TaskFailed
 from fleet.answer_file import write_answer, write_failure
-from fleet.client import FleetClient, utc_now
+from fleet.client import BrokerUnreachableError, FleetClient, utc_now
 from fleet.dispatcher import Dispatcher
 from fleet.queue_records import Finished
 from fleet.submission import SubmissionError, check_ids, new_id
@@ -79,17 +79,11 @@ class Dispatching:
         except (TaskFailed, ValueError) as error:
             raise SubmissionError(f"{submitted.path}: {error}") from None
 
-    async def _until_up(self, client: FleetClient) -> None:
+    async def _take_all(self, client: FleetClient, dispatcher: Dispatcher) -> None:
         try:
             await client.until_up(self.wait_s)
-        except TimeoutError as error:
-            where = f"{self.options.host}:{self.options.port}"
-            raise SubmissionError(
-                f"{where}: {error}: start a broker there, or give --host and --port; the tasks are in {self.queue}"
-            ) from None
-
-    async def _take_all(self, client: FleetClient, dispatcher: Dispatcher) -> None:
-        await self._until_up(client)
+        except BrokerUnreachableError as error:
+            raise SubmissionError(f"{error}; the tasks are in {self.queue}") from None
         async with aclosing(dispatcher.answers()) as answers:
             while dispatcher.pending:
                 await self._take(dispatcher, await anext(answers))

@@ -64,7 +64,7 @@ class Submission:
             kid=self.key_path.stem if self.key_path else "",
         )
         async with client as fleet:
-            await self._until_up(fleet)
+            await fleet.until_up(self.wait_s)
             vehicle = fleet.vehicle(self.vehicle, self.region)
             done = await asyncio.gather(*(self._one(vehicle, task) for task in submitted))
         self.say(
@@ -72,15 +72,6 @@ class Submission:
             f"{_energy(self.joules)}"
         )
         return all(done)
-
-    async def _until_up(self, fleet: FleetClient) -> None:
-        try:
-            await fleet.until_up(self.wait_s)
-        except TimeoutError as error:
-            where = f"{self.options.host}:{self.options.port}"
-            raise SubmissionError(
-                f"{where}: {error}: start a broker there, or give --host and --port"
-            ) from None
 
     async def _one(self, vehicle: Vehicle, submitted: SubmittedTask) -> bool:
         task = submitted.task

@@ -37,7 +37,15 @@ from agent.protocol.messages import (
 )
 from agent.protocol.reasons import Reason
 from fleet.broker import Broker
-from fleet.client import FleetClient, FleetClosed, Input, OfferState, Patience, TaskFailed
+from fleet.client import (
+    BrokerUnreachableError,
+    FleetClient,
+    FleetClosed,
+    Input,
+    OfferState,
+    Patience,
+    TaskFailed,
+)
 
 PATIENCE = Patience(lease_margin_s=0.1, reboot_grace_s=0.1, retry_first_s=0.02)
 USAGE = Usage(0.1, 0.1, None, EnergySource.NONE, None, "fake", "fake0")
@@ -490,5 +498,5 @@ async def test_what_came_while_no_client_was_there_is_confirmed_by_the_next(car:
 
 async def test_without_a_broker_the_reason_is_told() -> None:
     async with client(1) as fleet:
-        with pytest.raises(TimeoutError, match=r"no connection to 127\.0\.0\.1:1"):
+        with pytest.raises(BrokerUnreachableError, match=r"no connection to 127\.0\.0\.1:1"):
             await fleet.until_up(0.2)

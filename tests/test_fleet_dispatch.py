@@ -180,7 +180,7 @@ async def test_what_is_wrong_is_one_line(tmp_path: Path) -> None:
     (path,) = written(tmp_path, task("task-1"))
     code, out, err = await dispatch(tmp_path, port, [path], "--wait-s", "0.2")
     assert (code, out, err.count("\n")) == (1, "", 1)
-    assert err.endswith(f"give --host and --port; the tasks are in {tmp_path}/queue.db\n")
+    assert err.endswith(f"give another host and port; the tasks are in {tmp_path}/queue.db\n")
     (path,) = written(tmp_path, task("task-1", priority=5))
     expected = f"{path}: task task-1: other work has been queued under this id: choose another\n"
     assert await dispatch(tmp_path, port, [path]) == (1, "", expected)
