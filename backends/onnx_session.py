@@ -20,8 +20,8 @@ from backends.kernel import (
 from backends.onnx_runs import OnnxRuns, failures_of
 from backends.onnx_signature import declared_by, free_dimensions
 from backends.slots import shape
-from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import boottime_ns
+from firmware_shims.telemetry import NO_TELEMETRY
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

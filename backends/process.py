@@ -24,8 +24,8 @@ from backends.kernel import Device, Model, Spent
 from backends.limits import START_S, Limit, Limits
 from backends.scratch import Scratch
 from backends.slots import Arena, LoadedProgram, Slot
-from backends.telemetry import NO_TELEMETRY
 from firmware_shims.clock import Clock, boottime_ns
+from firmware_shims.telemetry import NO_TELEMETRY
 
 DEFAULT_LIMITS: Final = Limits()
 ARENA_BYTES: Final = 256 * 1024 * 1024

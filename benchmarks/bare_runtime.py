@@ -14,7 +14,7 @@ import msgspec
 
 from backends.datatypes import NUMPY_NAMES
 from backends.kernel import Tensor
-from backends.telemetry import NO_TELEMETRY
+from firmware_shims.telemetry import NO_TELEMETRY
 
 
 class Subject(msgspec.Struct):

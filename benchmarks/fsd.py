@@ -9,8 +9,8 @@ from typing import Any, Final
 
 import numpy as np
 
-from backends.telemetry import NO_TELEMETRY
 from benchmarks.fsd_networks import resnet50_int8
+from firmware_shims.telemetry import NO_TELEMETRY
 
 RUNS: Final = 5
 """In one turn of one side."""

@@ -12,9 +12,9 @@ import numpy.typing as npt
 
 from backends.fsd import Fsd, FsdOptions
 from backends.kernel import Model
-from backends.telemetry import NO_TELEMETRY
 from benchmarks import real_text
 from benchmarks.packaged_models import MEASURED, Packaged
+from firmware_shims.telemetry import NO_TELEMETRY
 
 Array = npt.NDArray[Any]
 Inputs = Mapping[str, Array]

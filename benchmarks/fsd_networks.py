@@ -8,7 +8,7 @@ from typing import Any, Final
 import numpy as np
 import numpy.typing as npt
 
-from backends.telemetry import NO_TELEMETRY
+from firmware_shims.telemetry import NO_TELEMETRY
 
 Array = npt.NDArray[np.float32]
 OPSET: Final = 17

@@ -11,6 +11,7 @@ from firmware_shims.fsd import arithmetic
 from firmware_shims.fsd.interface import Code, FsdError
 from firmware_shims.fsd.layers import Constant, Layer, MatrixProduct, Network, Quantised
 from firmware_shims.fsd.lowering import lowered
+from firmware_shims.telemetry import NO_TELEMETRY
 
 FATAL: Final = 4
 """onnxruntime's log level: what fails comes back as an exception."""
@@ -19,7 +20,7 @@ PAIRS: Final = 32
 
 def imported() -> Any:
     """The onnxruntime module. Raises `FsdError` NO_DEVICE where it is missing."""
-    os.environ["ORT_DISABLE_TELEMETRY"] = "1"  # before the import, or it reports its use to its maker
+    os.environ.update(NO_TELEMETRY)
     try:
         import onnxruntime  # noqa: PLC0415 - the reference does without
     except ImportError as error:
