@@ -1,8 +1,9 @@
-"""ONNX files of one node, written by hand, so that checking a backend needs no package to build models.
+"""ONNX files of a node or a chain of them, written by hand, so that checking a backend needs no package to build models.
 
 Field numbers are those of onnx.proto3 (ONNX IR version 8, operator set 13).
 """
 
+import itertools
 from collections.abc import Mapping, Sequence
 from typing import Final
 
@@ -37,13 +38,14 @@ def one_node(
 
     A dimension is a size or a symbol; `constants` are encoded initializers (`constant`, `external_constant`).
     """
-    node = (
-        b"".join(_text(1, name) for name in (*inputs, *constant_names)) + _text(2, "y") + _text(4, operator)
-    )
-    graph = _block(1, node) + _text(2, "one_node") + constants
-    graph += b"".join(_block(11, _value(name, *spec)) for name, spec in inputs.items())
-    graph += _block(12, _value("y", *output))
-    return _number(1, 8) + _block(7, graph) + _block(8, _number(2, 13))
+    return _model(_node(operator, (*inputs, *constant_names), "y") + constants, inputs, output)
+
+
+def chain(operator: str, length: int, datatype: str, dimensions: Dimensions) -> bytes:
+    """A model that applies `operator` so many times, one node after the other, from `x` to `y` of the same shape."""
+    names = ["x", *(f"step{number}" for number in range(1, length)), "y"]
+    nodes = b"".join(_node(operator, [begin], end) for begin, end in itertools.pairwise(names))
+    return _model(nodes, {"x": (datatype, dimensions)}, (datatype, dimensions))
 
 
 def constant(name: str, datatype: str, dimensions: Sequence[int], values: bytes) -> bytes:
@@ -59,6 +61,19 @@ def external_constant(name: str, datatype: str, dimensions: Sequence[int], locat
     tensor += _number(2, ELEMENT_TYPES[datatype]) + _text(8, name)
     tensor += _block(13, _text(1, "location") + _text(2, location)) + _number(14, 1)
     return _block(5, tensor)
+
+
+def _model(
+    content: bytes, inputs: Mapping[str, tuple[str, Dimensions]], output: tuple[str, Dimensions]
+) -> bytes:
+    graph = content + _text(2, "graph")
+    graph += b"".join(_block(11, _value(name, *spec)) for name, spec in inputs.items())
+    graph += _block(12, _value("y", *output))
+    return _number(1, 8) + _block(7, graph) + _block(8, _number(2, 13))
+
+
+def _node(operator: str, inputs: Sequence[str], output: str) -> bytes:
+    return _block(1, b"".join(_text(1, name) for name in inputs) + _text(2, output) + _text(4, operator))
 
 
 def _value(name: str, datatype: str, dimensions: Dimensions) -> bytes:

@@ -62,6 +62,11 @@ def a_cancelled_run_harms_no_other(subject: Subject) -> str:
 
 def a_cancel_ends_a_run_within_its_bound(subject: Subject) -> str:
     """In the middle of a long run, `cancel` returns at once and `run` within `cost.cancel_bound_s`."""
+    with subject.over_many_nodes() as long:
+        return _ends_within_its_bound(long)
+
+
+def _ends_within_its_bound(subject: Subject) -> str:
     with subject.program() as program:
         bound_s = program.cost.cancel_bound_s
         if bound_s is None:

@@ -3,19 +3,23 @@
 import contextlib
 import hashlib
 import math
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from backends import registry
 from backends.datatypes import ITEM_BYTES
 from backends.kernel import Backend, Device, Model, Program, Tensor
-from backends.tiny_onnx import one_node
+from backends.tiny_onnx import chain, one_node
 from backends.tiny_tflite import SOFTMAX, TinyTensor, one_operator
 
 OWN_INPUT: Final = Tensor("x", "FP32", (8,))
 OWN_OUTPUT: Final = "y"
+LONG_CHAIN: Final = 256
+WIDE_INPUT: Final = Tensor("x", "FP32", (32_768,))
+"""A node over it takes longer than starting one does, at one row too."""
 
 
 class Broken(AssertionError):  # noqa: N818 - "the contract is broken", and a test shows it as a failure
@@ -56,6 +60,19 @@ class Subject:
                 return device.name
         why = "; ".join(f"{device.name}: {device.why}" for device in found) or "probe() found no device"
         raise Broken(why, "nothing can be checked without a usable device: run the suite where one is")
+
+    @contextlib.contextmanager
+    def over_many_nodes(self) -> Iterator["Subject"]:
+        """The same with many wide nodes where the suite's own ONNX model has a small one: a run can end between them."""
+        if not (is_own(self.model) and self.model.format == "onnx"):
+            yield self
+            return
+        data = chain("Softmax", LONG_CHAIN, WIDE_INPUT.datatype, ("rows", *WIDE_INPUT.row_shape))
+        with tempfile.TemporaryDirectory() as folder:
+            path = Path(folder) / "softmaxes.onnx"
+            path.write_bytes(data)
+            model = Model(path, hashlib.sha256(data).hexdigest(), "onnx", (WIDE_INPUT,))
+            yield replace(self, model=model)
 
     @contextlib.contextmanager
     def program(self) -> Iterator[Program]:
