@@ -8,7 +8,6 @@ from functools import partial
 from typing import Final
 
 from agent.link import PublishRefused
-from agent.protocol import tensors
 from agent.protocol.messages import State
 from agent.protocol.reasons import Reason
 from fleet.answer import GivenBack, Rows, TaskFailed
@@ -320,7 +319,7 @@ def _work(assignment: Assignment, expires_s: float) -> Work:
     """What an attempt asks for, as far as an offer looks at it."""
     task = assignment.task
     inputs = [
-        Input(tensor.name, tensor.datatype, tensor.shape, raw, shared=tensor.parameters.shared)
-        for tensor, raw in zip(task.inputs, tensors.unpack(task.inputs, assignment.tail), strict=True)
+        Input(tensor.name, tensor.datatype, tensor.shape, shared=tensor.parameters.shared)
+        for tensor in task.inputs
     ]
     return Work(task.model, inputs, lease_s=task.lease_s, expires_s=expires_s, rows=task.rows)

@@ -24,7 +24,7 @@ from fleet.offer import Offer, OfferState
 from fleet.patience import Patience
 from fleet.sender import Sender
 from fleet.vehicle import Desk, FleetClosed, Vehicle
-from fleet.work import Input, Terms, Work
+from fleet.work import Input, InputsAt, Terms, Work
 
 if TYPE_CHECKING:
     from nacl.signing import SigningKey
@@ -34,6 +34,7 @@ __all__ = [
     "FleetClient",
     "FleetClosed",
     "Input",
+    "InputsAt",
     "Offer",
     "OfferState",
     "Output",

@@ -95,9 +95,9 @@ class Dispatcher:
         try:
             rows = work.rows_wanted()
             task = self._checked(work, task_id, attempt)
+            tail = b"".join(work.tails())
         except Refused as refused:
             raise TaskFailed(refused.reason, refused.text) from None
-        tail = b"".join(tensor.data for tensor in inputs)
         expires_at = self._now_s() + work.expires_s
 
         def add(ledger: Ledger) -> tuple[Added, OpenTask | None]:

@@ -115,7 +115,7 @@ class Ledger:
             (task_id, number),
         ).fetchone()
         task = msgspec.json.decode(head, type=Task)
-        return Assignment(Sent(task_id, number, vehicle, region), task, tail, head + b"\n" + tail)
+        return Assignment(Sent(task_id, number, vehicle, region), task, head + b"\n" + tail)
 
     def over(self, task_id: str, number: int, code: int | None) -> None:
         """The vehicle has ended this attempt, with `code` where it gave one, or has been told to."""

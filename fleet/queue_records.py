@@ -44,7 +44,6 @@ class Assignment:
 
     sent: Sent
     task: Task
-    tail: bytes
     body: bytes
 
 

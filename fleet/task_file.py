@@ -10,7 +10,7 @@ import msgspec
 from agent.protocol import framing, strict_json, tensors
 from agent.protocol.messages import Task
 from agent.protocol.reasons import Refused
-from fleet.work import Input, Terms
+from fleet.work import Input, InputsAt, Terms
 
 LEASE_S: Final = 60
 EXPIRES_S: Final = 300
@@ -30,6 +30,7 @@ class SubmittedTask:
     path: Path
     task: Task
     inputs: list[Input]
+    inputs_at: InputsAt | None
 
     def terms(self, now: dt.datetime) -> Terms:
         """The terms on which it is submitted at `now`."""
@@ -44,6 +45,7 @@ class SubmittedTask:
             residency=task.residency,
             backend=task.backend,
             parameters=task.parameters,
+            inputs_at=self.inputs_at,
         )
 
 
@@ -51,7 +53,7 @@ def read_task(path: Path, vehicle: str | None, default_id: str, now: dt.datetime
     """The task in `path`, for `vehicle`, or for whichever is chosen later; raises TaskFileError.
 
     What it leaves out of id, attempt, audience, issued_at, expires_at and lease_s is filled in; its
-    `issued_at` does not count, each attempt has its own. Its tensors stand in the JSON as `data`.
+    `issued_at` does not count, each attempt has its own. Its tensors stand in the JSON as `data`, or at its `inputs_url`.
     """
     given: dict[str, Any] = {
         "id": default_id,
@@ -67,16 +69,28 @@ def read_task(path: Path, vehicle: str | None, default_id: str, now: dt.datetime
         task, _ = framing.decode_task(msgspec.json.encode(given))
         _check(path, task, vehicle, now)
         tensors.rows_of(task)
-        raws = tensors.unpack(task.inputs, b"")
+        inputs, inputs_at = _inputs(task)
     except OSError as error:
         raise TaskFileError(f"{path}: {error.strerror}: give the path of a task file") from None
     except Refused as refused:
         raise TaskFileError(f"{path}: {refused}") from None
+    return SubmittedTask(path, task, inputs, inputs_at)
+
+
+def _inputs(task: Task) -> tuple[list[Input], InputsAt | None]:
+    """The inputs that stand in the file, or where they stand; raises `Refused` (102)."""
+    at = None
+    raws: list[memoryview] | list[None] = [None] * len(task.inputs)
+    if task.inputs_url is not None and task.inputs_sha256 is not None:
+        at = InputsAt(task.inputs_url, task.inputs_sha256)
+        tensors.tail_nbytes(task.inputs)
+    else:
+        raws = tensors.unpack(task.inputs, b"")
     inputs = [
         Input(tensor.name, tensor.datatype, tensor.shape, raw, shared=tensor.parameters.shared)
         for tensor, raw in zip(task.inputs, raws, strict=True)
     ]
-    return SubmittedTask(path, task, inputs)
+    return inputs, at
 
 
 def _check(path: Path, task: Task, vehicle: str | None, now: dt.datetime) -> None:
@@ -92,7 +106,13 @@ def _check(path: Path, task: Task, vehicle: str | None, now: dt.datetime) -> Non
         raise TaskFileError(
             f"{path}: `expires_at` {task.expires_at:%Y-%m-%dT%H:%M:%SZ} is over: leave it out"
         )
-    binary = next((tensor.name for tensor in task.inputs if tensor.data is None), None)
-    if binary is not None or task.inputs_url is not None:
-        where = "`inputs_url`" if binary is None else f"input {binary!r}"
-        raise TaskFileError(f"{path}: {where}: a task file holds its inputs as `data`")
+    at_url = task.inputs_url is not None
+    wrong = next((tensor.name for tensor in task.inputs if (tensor.data is None) != at_url), None)
+    if wrong is not None and at_url:
+        raise TaskFileError(
+            f"{path}: input {wrong!r}: stands at `inputs_url`, give it `binary_data_size` and no `data`"
+        )
+    if wrong is not None:
+        raise TaskFileError(
+            f"{path}: input {wrong!r}: a task file holds its inputs as `data`, or names an `inputs_url`"
+        )

@@ -16,11 +16,12 @@ from agent.protocol.messages import (
     Tensor,
     TensorParameters,
 )
+from agent.protocol.reasons import Reason, Refused
 
 
 @dataclass(frozen=True, slots=True)
 class Input:
-    """An input tensor: `data` is row-major, little-endian and C-contiguous.
+    """An input tensor: `data` is row-major, little-endian and C-contiguous; None where it stands at a URL.
 
     The first dimension is the row, except where `shared`: then every row sees the whole tensor.
     """
@@ -28,13 +29,25 @@ class Input:
     name: str
     datatype: Datatype
     shape: Sequence[int]
-    data: bytes | memoryview
+    data: bytes | memoryview | None = None
     shared: bool = False
 
     def described(self) -> Tensor:
-        """The tensor as the message names it; its bytes follow the message."""
-        size = memoryview(self.data).nbytes
-        return Tensor(self.name, self.datatype, list(self.shape), TensorParameters(size, shared=self.shared))
+        """The tensor as the message names it; its bytes follow the message, or stand at its URL."""
+        tensor = Tensor(self.name, self.datatype, list(self.shape), TensorParameters(shared=self.shared))
+        tensor.parameters.binary_data_size = (
+            tensors.nbytes(tensor) if self.data is None else memoryview(self.data).nbytes
+        )
+        return tensor
+
+
+@dataclass(frozen=True, slots=True)
+class InputsAt:
+    """Where the bytes of all inputs stand, one after the other in their order, and the SHA-256 of the whole."""
+
+    url: str
+    """`https`, of a host that the vehicles' `inputs.hosts` lists; or `file`, where `inputs.file_dirs` allows it."""
+    sha256: str
 
 
 class Terms(TypedDict, total=False):
@@ -49,6 +62,7 @@ class Terms(TypedDict, total=False):
     residency: Sequence[str] | None
     backend: str | None
     parameters: Mapping[str, Any]
+    inputs_at: InputsAt | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +71,7 @@ class Work:
 
     `lease_s`: how long a vehicle may be silent about it. `expires_s`: how long it may take in all, over
     every attempt, counted from the first time that it is published. `outputs`: empty for all of the model's.
-    `rows`: only these of the inputs' rows. The rest is as in the wire contract's task.
+    `rows`: only these of the inputs' rows. `inputs_at`: where the inputs stand that no message holds. The rest is as in the wire contract's task.
     """
 
     model: ModelRef
@@ -71,6 +85,7 @@ class Work:
     residency: Sequence[str] | None = None
     backend: str | None = None
     parameters: Mapping[str, Any] = field(default_factory=dict)
+    inputs_at: InputsAt | None = None
 
     def task(
         self,
@@ -101,15 +116,27 @@ class Work:
             ],
             rows=rows or self.rows,
             parameters=dict(self.parameters),
+            inputs_url=None if self.inputs_at is None else self.inputs_at.url,
+            inputs_sha256=None if self.inputs_at is None else self.inputs_at.sha256,
         )
 
     def body(self, task: Task) -> bytes:
         """The bytes to publish; raises `Refused` (100, 102) for what no vehicle would take."""
-        body = framing.encode(task, [tensor.data for tensor in self.inputs])
+        body = framing.encode(task, self.tails())
         decoded, tail = framing.decode_task(body)
         tensors.rows_of(decoded)
-        tensors.unpack(decoded.inputs, tail)
+        if self.inputs_at is None:
+            tensors.unpack(decoded.inputs, tail)
         return body
+
+    def tails(self) -> Sequence[bytes | memoryview]:
+        """What follows the message; raises `Refused` (102) where an input's bytes are missing, or in two places."""
+        found = [tensor.data for tensor in self.inputs if tensor.data is not None]
+        if self.inputs_at is not None and found:
+            raise Refused(Reason.BAD_TENSOR, "inputs_at says where all inputs stand: give none of them data")
+        if self.inputs_at is None and len(found) < len(self.inputs):
+            raise Refused(Reason.BAD_TENSOR, "an input without data stands at a URL: give inputs_at")
+        return found
 
     def rows_wanted(self) -> RowRange:
         """The rows that are asked for; raises `Refused` (102) where the inputs do not have them."""

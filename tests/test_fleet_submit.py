@@ -181,7 +181,26 @@ def _in_seconds(seconds: float) -> str:
                     }
                 ]
             },
-            "input 'x': a task file holds its inputs as `data`",
+            "input 'x': a task file holds its inputs as `data`, or names an `inputs_url`",
+        ),
+        (
+            {"inputs_url": "https://example.org/x", "inputs_sha256": "0" * 64},
+            "input 'x': stands at `inputs_url`, give it `binary_data_size` and no `data`",
+        ),
+        (
+            {
+                "inputs_url": "https://example.org/x",
+                "inputs_sha256": "0" * 64,
+                "inputs": [
+                    {
+                        "name": "x",
+                        "datatype": "INT8",
+                        "shape": [2],
+                        "parameters": {"binary_data_size": 3},
+                    }
+                ],
+            },
+            "102 bad_tensor: tensor 'x': binary_data_size 3 is not the 2 bytes of INT8 [2]",
         ),
         ({"model": 3}, "100 malformed: Expected `object`, got `int` - at `$.model`"),
     ],
