@@ -24,8 +24,6 @@ SAMPLES: Final = 50
 WARM_SHARE: Final = 0.3
 """Of the tasks: what grows in them is caches that fill."""
 DISK_US: Final = 5000
-ROWS: Final = 10
-"""Of a task whose results nobody settles."""
 UNDER_WAY: Final = 32
 FEW: Final = 2
 """Results that are on their way at any moment."""
@@ -93,24 +91,27 @@ async def _full_outbox(rows: int) -> list[object]:
     latency_ms: list[float] = []
     async with vehicle(SMALL) as (agent, running):
         async with asyncio.timeout(DRAIN_S):
-            while not (await agent.ask())["link"][
-                "up"
-            ]:  # before its first session a broker keeps nothing for it
-                await asyncio.sleep(0.01)
-            await _Silent(running.port).ask(rows // ROWS)
+            await _up(agent)  # before its first session a broker keeps nothing for it
+            await _Silent(running.port).ask(rows)
         owed = await _owed(agent)
         await asyncio.to_thread(running.kill)
         await asyncio.to_thread(running.start)
-        begun_s = time.perf_counter()
         async with fleet_of(running, SMALL) as fleet, asyncio.timeout(DRAIN_S):
+            await _up(agent)
+            begun_s = time.perf_counter()
             ready = Bench(SMALL, agent, fleet, running)
             while await _owed(agent) > FEW:
                 latency_ms.append(await ready.latency_ms())
         drained_s = time.perf_counter() - begun_s
     return [
-        Figure(f"outbox of {owed:,} results, {rows:,} rows: until settled", "s", [drained_s]),
+        Figure(f"outbox of {owed:,} results of a row: until settled", "s", [drained_s]),
         Tail("  latency of new tasks meanwhile, one outstanding", "ms", latency_ms),
     ]
+
+
+async def _up(agent: Agent) -> None:
+    while not (await agent.ask())["link"]["up"]:
+        await asyncio.sleep(0.01)
 
 
 async def _owed(agent: Agent) -> int:
@@ -176,6 +177,6 @@ class _Silent:
 
 
 def _owing(task_id: str) -> bytes:
-    data = Input("x", Datatype.UINT8, [ROWS, 64], bytes(64 * ROWS))
+    data = Input("x", Datatype.UINT8, [1, 64], bytes(64))
     work, now = Work(SMALL.ref, [data]), dt.datetime.now(dt.UTC)
     return work.body(work.task(task_id, 1, VEHICLE, issued_at=now, expires_at=now + dt.timedelta(hours=1)))

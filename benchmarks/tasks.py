@@ -130,7 +130,7 @@ async def _beside_bare_mqtt(kind: Kind, rounds: int, tasks: int, tls: Tls | None
     ours: list[float] = []
     bare: list[float] = []
     cpu_ms: list[float] = []
-    payload_bytes = len(kind.inputs[0].data)
+    payload_bytes = len(kind.inputs[0].data or b"")
     files = [str(path) for path in asdict(tls).values()] if tls else []
     async with bench(kind, tls=tls) as ready:
         for _ in range(rounds):
