@@ -2,20 +2,30 @@
 
 # ruff: noqa: PLC0415 - for that reason
 
+import contextlib
+import datetime as dt
 import enum
-from collections.abc import Iterator
+import sys
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, NoReturn
+from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
 
 import typer
 
 if TYPE_CHECKING:
-    from agent.replay.main import Replayed
+    from agent.at_rest import AtRest
     from agent.settings import Settings
 
 FAILED = 1
 CONFIG_WRONG = 2
 NO_AGENT = 3
+LIVE_S: Final = 1.0
+CLEARED: Final = "\x1b[H\x1b[2J"
+"""The cursor to the beginning of an empty screen (ECMA-48)."""
+OTHER_VERSION: Final = (
+    "the running agent is of another version and says what is not known here: {}; start it again"
+)
+T = TypeVar("T")
 
 
 app = typer.Typer(
@@ -27,12 +37,15 @@ app = typer.Typer(
 )
 
 Config = Annotated[Path, typer.Option("--config", metavar="FILE", help="agent.toml")]
+OptionalConfig = Annotated[Path | None, typer.Option("--config", metavar="FILE", help="agent.toml")]
 Json = Annotated[bool, typer.Option("--json", help="One JSON document, for programs.")]
 
 
 class LogFormat(enum.StrEnum):
-    """What `parkwatt run` writes to stderr."""
+    """Where and how `parkwatt run` writes its log."""
 
+    AUTO = "auto"
+    JOURNAL = "journal"
     JSON = "json"
     TEXT = "text"
 
@@ -56,20 +69,28 @@ def parkwatt(
 
 
 @app.command()
-def run(config: Config, log_format: LogFormat = LogFormat.JSON) -> None:
-    """Run the service until SIGTERM or SIGINT."""
+def run(
+    config: Config,
+    log_format: Annotated[LogFormat | None, typer.Option(help="Instead of log.format.")] = None,
+) -> None:
+    """Run the service until SIGTERM or SIGINT; SIGHUP has it read the file again."""
     import asyncio
+    import signal
 
+    for number in (signal.SIGTERM, signal.SIGINT):  # until the service has handlers of its own
+        signal.signal(number, lambda *_: sys.exit(0))
     settings = _load(config)
     from agent import logs
     from agent.control_socket import ControlSocketTakenError
     from agent.protocol.keys import KeyFileError
-    from agent.service import serve
+    from agent.serve import serve
     from agent.store import StoreFailed, StoreUnusable
 
-    logs.configure(log_format.value)
+    log = settings.log
+    how = log.format if log_format is None else log_format.value
+    logs.configure(how, log.level.upper(), vehicle=settings.vehicle.id)
     try:
-        asyncio.run(serve(settings))
+        asyncio.run(serve(settings, config))
     except* (StoreUnusable, StoreFailed, ControlSocketTakenError, KeyFileError, OSError) as refused:
         _fail(FAILED, *_texts(refused))
 
@@ -97,7 +118,7 @@ def check(config: Config, as_json: Json = False) -> None:
 
 @app.command()
 def status(
-    config: Annotated[Path | None, typer.Option("--config", metavar="FILE", help="agent.toml")] = None,
+    config: OptionalConfig = None,
     as_json: Json = False,
     watching: Annotated[
         bool, typer.Option("--watch", help="Show it again at each change, until Ctrl-C.")
@@ -108,18 +129,76 @@ def status(
     from agent.settings import ControlSettings
 
     control = _load(config).control if config else ControlSettings()
+    live = watching and not as_json and sys.stdout.isatty()
     try:
         if not watching:
             _show(ask(control.socket, {"cmd": "status"}), as_json)
             return
-        for answer in watch(control.socket):
+        for answer in watch(control.socket, every_s=LIVE_S if live else None):
+            if live:
+                typer.echo(CLEARED, nl=False)
             _show(answer, as_json)
-            if not as_json:
+            if not as_json and not live:
                 typer.echo()
     except NoAgentAnswersError as error:
-        _fail(NO_AGENT, f"no agent answers: {error}; start one, or name its configuration with --config")
+        _fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
     except KeyboardInterrupt:
         return  # how watching ends
+
+
+@app.command()
+def tasks(
+    config: OptionalConfig = None,
+    ended: Annotated[
+        int | None, typer.Option(min=0, metavar="N", help="How many of those that ended.")
+    ] = None,
+    as_json: Json = False,
+) -> None:
+    """Show which tasks wait and run, and how the last ones ended; without an agent as its store has them."""
+    import msgspec
+
+    from agent.at_rest import tasks_at_rest
+    from agent.task_list import ENDED_SHOWN, TaskList, described
+
+    most = ENDED_SHOWN if ended is None else ended
+    found = _asked(
+        config, {"cmd": "tasks", "ended": most}, TaskList, lambda place: tasks_at_rest(place, most, _now())
+    )
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    for line in described(found):
+        typer.echo(line)
+
+
+@app.command()
+def history(
+    config: OptionalConfig = None,
+    days: Annotated[int | None, typer.Option(min=1, metavar="N", help="How many days, with today.")] = None,
+    as_json: Json = False,
+    plot: Annotated[Path | None, typer.Option(metavar="PNG", help="Draw them, too.")] = None,
+) -> None:
+    """Show by day where the hours went, why there was no work, what was done and with what energy."""
+    import msgspec
+
+    from agent.at_rest import history_at_rest
+    from agent.history.report import DAYS_SHOWN, History
+    from agent.history.table import described
+
+    last = DAYS_SHOWN if days is None else days
+    found = _asked(
+        config, {"cmd": "history", "days": last}, History, lambda place: history_at_rest(place, last, _now())
+    )
+    if plot:
+        with _drawing(plot):
+            from agent.history.plot import draw
+
+            draw(found, plot)
+    if as_json:
+        typer.echo(msgspec.json.encode(found))
+        return
+    for line in described(found):
+        typer.echo(line)
 
 
 backends_app = typer.Typer(invoke_without_command=True, rich_markup_mode=None)
@@ -240,7 +319,10 @@ def replay(
     except RecordingError as error:
         _fail(CONFIG_WRONG, str(error))
     if plot:
-        _draw(found, plot)
+        with _drawing(plot):
+            from agent.replay.plot import draw
+
+            draw(found, plot)
     if as_json:
         typer.echo(msgspec.json.encode(found.report))
         return
@@ -263,33 +345,67 @@ def fleet(context: typer.Context) -> None:
     fleet_app(args=context.args, prog_name="parkwatt fleet")
 
 
-def _draw(found: "Replayed", plot: Path) -> None:
-    """The plot of a replay, or the end with one line."""
+@contextlib.contextmanager
+def _drawing(plot: Path) -> Iterator[None]:
+    """End with one line where there is nothing to draw with, or nowhere to draw to."""
     try:
-        from agent.replay.plot import draw
-
-        draw(found, plot)
+        yield
     except ModuleNotFoundError as error:
         _fail(FAILED, f"--plot needs {error.name}: install the extra, pip install 'parkwatt[plot]'")
     except OSError as error:
         _fail(FAILED, f"{plot}: cannot be written: {error.strerror}; name another file with --plot")
 
 
-def _show(answer: dict[str, Any], as_json: bool) -> None:
-    """One answer to `status`, or the end with one line where it is a refusal."""
-    import datetime as dt
-
+def _asked(
+    config: Path | None, request: dict[str, Any], kind: type[T], at_rest: "Callable[[AtRest], T]"
+) -> T:
+    """The running agent's answer, which stands under the command's name; where none is, `at_rest`'s, or the end."""
     import msgspec
 
-    from agent.status import Status, described
+    from agent.at_rest import AtRest
+    from agent.control import NoAgentAnswersError, ask
+    from agent.settings import ControlSettings
+    from agent.store import StoreUnusable
+
+    settings = _load(config) if config else None
+    try:
+        answer = ask((settings.control if settings else ControlSettings()).socket, request)
+    except NoAgentAnswersError as error:
+        if not error.absent:
+            _fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
+        try:
+            return at_rest(AtRest.of(settings))
+        except StoreUnusable as unusable:
+            _fail(NO_AGENT, f"no agent answers: {error}", f"nor can its store be read: {unusable}")
+    if not answer["ok"]:
+        _fail(FAILED, f"{answer['error']}; {answer['fix']}")
+    try:
+        return msgspec.convert(answer[request["cmd"]], kind)
+    except msgspec.ValidationError as error:
+        _fail(FAILED, OTHER_VERSION.format(error))
+
+
+def _show(answer: dict[str, Any], as_json: bool) -> None:
+    """One answer to `status`, or the end with one line where it is a refusal."""
+    import msgspec
+
+    from agent.status import Status
+    from agent.status_text import described
 
     if not answer["ok"]:
         _fail(FAILED, f"{answer['error']}; {answer['fix']}")
     if as_json:
         typer.echo(msgspec.json.encode(answer["status"]))
         return
-    for line in described(msgspec.convert(answer["status"], Status), dt.datetime.now(dt.UTC)):
-        typer.echo(line)
+    try:
+        status = msgspec.convert(answer["status"], Status)
+    except msgspec.ValidationError as error:
+        _fail(FAILED, OTHER_VERSION.format(error))
+    typer.echo("\n".join(described(status, _now())))
+
+
+def _now() -> dt.datetime:
+    return dt.datetime.now(dt.UTC)
 
 
 def _load(config: Path) -> "Settings":

@@ -10,11 +10,14 @@ import msgspec
 
 from agent.control_server import Answer, CommandRefused, CommandTable, Request
 from agent.guard import Guard
+from agent.history.logbook import Logbook
+from agent.history.report import DAYS_SHOWN, Day, day_of, first_possible, reported, so_far_s
 from agent.policy.orders import Orders
 from agent.portrait import Portrait
 from agent.reports import utc_now
 from agent.status import Status, news
 from agent.store import Counts, KeptOrders, Store, StoreFull
+from agent.store.history import KEPT_DAYS
 from firmware_shims.pushed import PushedSignals, shown
 
 WATCH_EVERY_S: Final = 0.1
@@ -29,6 +32,7 @@ class Commands:
     guard: Guard
     store: Store
     portrait: Portrait
+    logbook: Logbook
     pushed: Sequence[PushedSignals]
 
     @property
@@ -42,6 +46,8 @@ class Commands:
                 "resume": self.resume,
                 "consent": self.consent,
                 "departure": self.departure,
+                "tasks": self.tasks,
+                "history": self.history,
             },
             streams={"watch": self.watch},
             on_caught_up=self.caught_up if self.pushed else None,
@@ -85,19 +91,45 @@ class Commands:
 
     async def status(self, _: Request) -> Answer:
         """Everything that the agent says of itself."""
-        return _answer(self.portrait.status(await self._counts()))
+        return _answer(self.portrait.status(await self._counts(), await self._today()))
 
     async def watch(self, _: Request) -> AsyncGenerator[Answer, None]:
         """The status now and after each change."""
-        counts = await self._counts()
+        counts, today = await self._counts(), await self._today()
         told = None
         while True:
-            if news(self.portrait.status(counts)) != told:
-                counts = await self._counts()
-                status = self.portrait.status(counts)
+            if news(self.portrait.status(counts, today)) != told:
+                counts, today = await self._counts(), await self._today()
+                status = self.portrait.status(counts, today)
                 told = news(status)
                 yield _answer(status)
             await asyncio.sleep(WATCH_EVERY_S)
+
+    async def tasks(self, request: Request) -> Answer:
+        """What waits, what runs, and the `ended` that ended last."""
+        # a blocked car is seldom asked: its memory does without until then
+        from agent.task_list import ENDED_MOST, ENDED_SHOWN, listed, task_list  # noqa: PLC0415
+
+        ended = _number(request, "ended", ENDED_SHOWN, (0, ENDED_MOST))
+        found = await self.store.run(lambda ledger: listed(ledger, ended))
+        vehicle = self.portrait.settings.vehicle.id
+        jobs = self.portrait.executor.jobs
+        told = task_list(found, jobs, vehicle=vehicle, at=utc_now(), live=True)
+        return {"tasks": msgspec.to_builtins(told)}
+
+    async def history(self, request: Request) -> Answer:
+        """The account of the last `days` days."""
+        days = _number(request, "days", DAYS_SHOWN, (1, KEPT_DAYS))
+        at = utc_now()
+        self.logbook.look()
+        told = reported(
+            await self.logbook.sums_since(first_possible(days, at)),
+            vehicle=self.portrait.settings.vehicle.id,
+            time_zone=self.logbook.zone.key,
+            at=at,
+            days=days,
+        )
+        return {"history": msgspec.to_builtins(told)}
 
     async def pause(self, _: Request) -> Answer:
         """Give the computer back at once, until `resume`."""
@@ -132,6 +164,15 @@ class Commands:
             raise CommandRefused(f"it holds now, and is lost at the next start: {error}", fix) from error
         return {}
 
+    async def _today(self) -> Day | None:
+        """The day so far."""
+        self.logbook.look()
+        today = self.logbook.today
+        if today is None:
+            return None
+        sums = await self.logbook.sums_since(today.isoformat())
+        return day_of(sums, today, so_far_s(today, self.logbook.zone, utc_now()))
+
     async def _counts(self) -> Counts:
         return await self.store.run(lambda ledger: ledger.counts())
 
@@ -142,6 +183,17 @@ def _answer(status: Status) -> Answer:
 
 def _seen(request: Request, name: str) -> str:
     return f"{name} is {shown(request[name])}" if name in request else f"{name} is missing"
+
+
+def _number(request: Request, name: str, default: int, bounds: tuple[int, int]) -> int:
+    """A whole number of the request; `default` where it says none."""
+    value = request.get(name, default)
+    least, most = bounds
+    if isinstance(value, bool) or not isinstance(value, int) or not least <= value <= most:
+        fix = f'send {{"cmd": "{request["cmd"]}", "{name}": {default}}}, or leave it out'
+        problem = f"it must be a whole number from {least} to {most}"
+        raise CommandRefused(f"{_seen(request, name)}: {problem}", fix)
+    return value
 
 
 def _departure_s(request: Request) -> float | None:

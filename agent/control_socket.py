@@ -1,4 +1,4 @@
-"""The control socket's file: who may open it, and whose it is."""
+"""The files of our Unix sockets: who may open them, and whose they are."""
 
 import errno
 import grp
@@ -15,22 +15,20 @@ class ControlSocketTakenError(Exception):
     """Another agent answers on the socket."""
 
 
-def listening(path: Path, group: str | None = None) -> socket.socket:
+def listening(path: Path, group: str | None = None, setting: str = "control.socket") -> socket.socket:
     """A listening socket of mode 0600, or 0660 for `group`; what a dead agent left at `path` is replaced.
+
+    `setting` is the key that says where it is to be; the group's stands beside it.
 
     Raises `ControlSocketTakenError`, or OSError where the folder cannot be written or the group not be given.
     """
     path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
     if path.is_socket():
         if _somebody_answers(path):
-            raise ControlSocketTakenError(
-                f"{path}: another agent answers here; stop it or set control.socket"
-            )
+            raise ControlSocketTakenError(f"{path}: another agent answers here; stop it or set {setting}")
         path.unlink()
     elif path.exists():
-        raise FileExistsError(
-            errno.EEXIST, "exists and is no socket; remove it or set control.socket", str(path)
-        )
+        raise FileExistsError(errno.EEXIST, f"exists and is no socket; remove it or set {setting}", str(path))
     bound = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
     # Linux creates the file with the mode of the unbound socket (unix_bind in net/unix/af_unix.c): there is
     # no moment at which others could connect.
@@ -38,7 +36,7 @@ def listening(path: Path, group: str | None = None) -> socket.socket:
     try:
         bound.bind(os.fspath(path))
         if group is not None:
-            _share(path, group)
+            _share(path, group, f"{setting.partition('.')[0]}.group")
         bound.listen(BACKLOG)
     except OSError:
         bound.close()
@@ -46,15 +44,13 @@ def listening(path: Path, group: str | None = None) -> socket.socket:
     return bound
 
 
-def _share(path: Path, group: str) -> None:
+def _share(path: Path, group: str, setting: str) -> None:
     """Let the members of `group` connect too (unix(7): that takes permission to write)."""
     try:
         os.chown(path, -1, grp.getgrnam(group).gr_gid)
     except PermissionError as error:
         path.unlink()
-        advice = (
-            f"cannot be given to group {group}; make the agent's user a member of it, or unset control.group"
-        )
+        advice = f"cannot be given to group {group}; make the agent's user a member of it, or unset {setting}"
         raise PermissionError(errno.EPERM, advice, str(path)) from error
     path.chmod(0o660)
 

@@ -69,6 +69,14 @@ class Executor:
         return job.begun_ns if job in self._running else self.supplies.since_ns(job)
 
     @property
+    def idles(self) -> bool:
+        """Whether a job could run and nothing is in any worker's hands. Of this moment: it may be between two runs."""
+        waits = self._running or any(
+            self._may_run(each) and self._queues[each].first for each in self.stations
+        )
+        return bool(waits) and self.guard.verdict.allowed and not self.runs.under_way
+
+    @property
     def winding_down(self) -> bool:
         """Whether workers are being ended for a cause that is not urgent."""
         return self._winding_down is not None
@@ -117,6 +125,7 @@ class Executor:
         job = self.jobs.pop(key, None)
         if job is not None:
             job.ended = Ending(TaskState.SUPERSEDED, Reason.STALE_ATTEMPT)
+            self.journal.on_ended(job.ended)
             self.runs.cancel(job)
             self.supplies.forget(job)
 
@@ -166,14 +175,22 @@ class Executor:
     def _enqueue(self, job: Job) -> None:
         home = self._home(job)
         if home is None:
-            wish = job.task.backend or "any backend"
-            text = f"no device here runs {job.task.model.format.value} models on {wish}"
-            self.end(job, Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text))
+            self.end(job, self._homeless(job))
             return
         if self.supplies.suffice(job) or (home.loaded(job) and not job.awaits_inputs):
             self._queues[home].push(job)
         else:
             self.supplies.want(job, self._supplied)
+
+    def _homeless(self, job: Job) -> Ending:
+        """Where a backend might run it if its device were well, it is not the task's fault."""
+        wish = job.task.backend
+        for station in self.stations:
+            if wish in {None, station.name} and (trouble := station.trouble):
+                text = f"backend {station.name}: {trouble}"
+                return Ending(TaskState.RELEASED, Reason.BACKEND_UNUSABLE, text)
+        text = f"no device here runs {job.task.model.format.value} models on {wish or 'any backend'}"
+        return Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text)
 
     def _supplied(self, job: Job, shortage: Shortage | None) -> None:
         if shortage is not None:
@@ -195,12 +212,14 @@ class Executor:
                 with contextlib.suppress(GateShut):
                     station.start()
 
+    def _may_run(self, station: Station) -> bool:
+        return self.guard.verdict.allowed and not station.pause_s and not self.journal.stuck
+
     # A crew: jobs of one program whose rows share batches
 
     async def _lane(self, station: Station) -> None:
         while True:
-            may_run = self.guard.verdict.allowed and not station.pause_s and not self.journal.stuck
-            job = self._queues[station].pop() if may_run else None
+            job = self._queues[station].pop() if self._may_run(station) else None
             if job is None:
                 await self._queues[station].news(within_s=station.pause_s)
                 continue

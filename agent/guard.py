@@ -108,6 +108,12 @@ class Guard:
                 self._orders = orders
                 self._judge(self._clock())
 
+    def adopt(self, policy: Policy) -> None:
+        """Judge by another policy from now on; windows that run already keep their length."""
+        with self._lock:
+            self._policy = policy
+            self._judge(self._clock())
+
     @property
     def lasting(self) -> Lasting:
         """What of the memory is to be kept over a restart."""

@@ -7,7 +7,7 @@ import logging
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import Any, Final, Literal, TypeVar
+from typing import Any, Final, Literal, NamedTuple, TypeVar
 
 import msgspec
 
@@ -23,6 +23,7 @@ from agent.protocol import framing, jws, tensors
 from agent.protocol.messages import Attempt, Cancel, Control, Drain, Id, Resume, Settled, TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.protocol.topics import Topics
+from agent.protocol.trace import traceparent_of
 from agent.reports import Reports, utc_now
 from agent.settings import Settings
 from agent.signed_time import SignedTime
@@ -44,9 +45,17 @@ class _Identity(msgspec.Struct):
 
     id: Id
     attempt: Attempt = 1
+    parameters: Any = None
 
 
 _IDENTITY = msgspec.json.Decoder(_Identity)
+
+
+class _Sender(NamedTuple):
+    """Whom to tell of a refusal, and in which trace."""
+
+    key: Key
+    traceparent: str | None
 
 
 @dataclass(slots=True)
@@ -68,6 +77,9 @@ class Intake:
     on_store_error: Callable[[BaseException], None]
     draining: bool = False
     refused: Counter[str] = field(default_factory=Counter)
+    """Messages by the name of their reason."""
+    rejected: Counter[Reason] = field(default_factory=Counter)
+    """Tasks among them."""
     _arrivals: int = 0
     _arriving: dict[Key, Job] = field(default_factory=dict)
     """Jobs on their way to the disk."""
@@ -105,17 +117,19 @@ class Intake:
             raise Refused(Reason.BAD_SIGNATURE, "the message is not signed")
         return body
 
-    def _refuse(self, inbound: Inbound, refused: Refused, key: Key | None = None) -> None:
+    def _refuse(self, inbound: Inbound, refused: Refused, sender: _Sender | None = None) -> None:
         self.refused[refused.reason.label] += 1
         log.warning("refused a message on %s: %s", inbound.topic, refused)
-        if key is not None:
-            self.reports.rejected(key, Ending(TaskState.REJECTED, refused.reason, refused.text))
+        if sender is not None:
+            self.rejected[refused.reason] += 1
+            ending = Ending(TaskState.REJECTED, refused.reason, refused.text)
+            self.reports.rejected(sender.key, ending, sender.traceparent)
 
-    def _drop(self, inbound: Inbound, refused: Refused, key: Key | None = None) -> None:
+    def _drop(self, inbound: Inbound, refused: Refused, sender: _Sender | None = None) -> None:
         """What could not be taken for anything is remembered, and never comes again."""
         topic = inbound.topic.removeprefix(f"{self.topics.base}/")
         self.dead_letters.bury(topic, inbound.payload, refused)
-        self._refuse(inbound, refused, key)
+        self._refuse(inbound, refused, sender)
         inbound.ack()
 
     # Tasks
@@ -128,7 +142,7 @@ class Intake:
             begin, end, total = tensors.rows_of(task)
             inputs = carried(task, tail)
         except Refused as refused:
-            self._drop(inbound, refused, _identity(body))
+            self._drop(inbound, refused, _sender(body))
             return
         self._arrivals += 1
         job = Job(
@@ -195,11 +209,12 @@ class Intake:
     def _taken(self, done: asyncio.Future[Acceptance | Refused], inbound: Inbound, job: Job) -> None:
         """Acknowledge and answer a task that the store has decided on."""
         self._arriving.pop(job.key, None)
+        sender = _Sender(job.key, job.traceparent)
         if done.cancelled():
             return
         if isinstance(full := done.exception(), StoreFull):
             inbound.ack()
-            self._refuse(inbound, Refused(Reason.STORE_FULL, str(full)), job.key)
+            self._refuse(inbound, Refused(Reason.STORE_FULL, str(full)), sender)
             return
         if (error := done.exception()) is not None:
             self.on_store_error(error)
@@ -207,15 +222,15 @@ class Intake:
         inbound.ack()
         decided = done.result()
         if isinstance(decided, Refused):
-            self._refuse(inbound, decided, job.key)
+            self._refuse(inbound, decided, sender)
         elif decided.outcome is Outcome.REPEAT:
             self._answer_again(job.key, decided.task)
         elif decided.outcome is Outcome.CONFLICT:
             other = Refused(Reason.REPLAYED, "other bytes came under this id and attempt")
-            self._drop(inbound, other, job.key)
+            self._drop(inbound, other, sender)
         elif decided.outcome is Outcome.STALE:
             newer = f"attempt {decided.task.attempt} of this task is known"
-            self._refuse(inbound, Refused(Reason.STALE_ATTEMPT, newer), job.key)
+            self._refuse(inbound, Refused(Reason.STALE_ATTEMPT, newer), sender)
         else:
             self._accept(job, decided.superseded)
 
@@ -330,13 +345,14 @@ def _new_task(job: Job, body: bytes, received_ns: int) -> NewTask:
         priority=job.task.priority,
         expires_at=job.task.expires_at.timestamp(),
         lease_s=job.task.lease_s,
+        traceparent=job.traceparent,
     )
 
 
-def _identity(body: bytes) -> Key | None:
+def _sender(body: bytes) -> _Sender | None:
     """Whom to tell of a refusal, where the message says so much."""
     try:
         told = _IDENTITY.decode(body.partition(b"\n")[0])
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
-    return told.id, told.attempt
+    return _Sender((told.id, told.attempt), traceparent_of(told.parameters))

@@ -9,6 +9,7 @@ import msgspec
 from agent.program import program_key
 from agent.protocol.messages import EnergySource, RowRange, Task, TaskState, Usage
 from agent.protocol.reasons import Reason
+from agent.protocol.trace import traceparent_of
 from backends.kernel import Tensor as TensorSpec
 
 NS = 1_000_000_000
@@ -139,6 +140,8 @@ class Job:
     """Bytes that its inputs have at their URL, and in a file here once they have been fetched."""
     program: str = field(init=False)
     """Jobs with the same one can share a program."""
+    traceparent: str | None = field(init=False)
+    """The trace that it belongs to."""
 
     def __post_init__(self) -> None:
         self.left = sum(end - begin for begin, end in self.missing)
@@ -147,6 +150,7 @@ class Job:
         if self.task.inputs_url is not None:
             self.remote_bytes = sum(tensor.parameters.binary_data_size or 0 for tensor in self.task.inputs)
         self.program = program_key(self.task)
+        self.traceparent = traceparent_of(self.task.parameters)
 
     @property
     def key(self) -> Key:
@@ -201,8 +205,12 @@ class Job:
             self.energy_j += chunk.spending.energy_j or 0.0
 
     def renew(self, sent_ns: int) -> None:
-        """Count the lease from a message that the broker has taken, by when its sending began."""
-        self.lease_end_ns = max(self.lease_end_ns, sent_ns + int(self.task.lease_s * NS))
+        """Count the lease from a message that the broker has taken, by when its sending began.
+
+        One that has run out, as it does in a computer that sleeps, is renewed by nothing.
+        """
+        if sent_ns <= self.lease_end_ns:
+            self.lease_end_ns = max(self.lease_end_ns, sent_ns + int(self.task.lease_s * NS))
 
 
 def merged(chunks: list[Chunk], row_bytes: int, limit_bytes: int) -> Iterator[Chunk]:

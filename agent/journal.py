@@ -12,6 +12,7 @@ from agent.protocol.messages import TaskState
 from agent.reports import Reports, utc_now
 from agent.results import ResultBody, ResultWriter
 from agent.store import Ledger, Store, StoreClosed, StoreFull, TaskEnded
+from agent.store.spent import Spent
 from firmware_shims.clock import Clock
 
 log = logging.getLogger(__name__)
@@ -33,6 +34,10 @@ class Journal:
     clock: Clock
     on_error: Callable[[BaseException], None]
     """What is not on disk is not done: called when the store fails."""
+    on_rows: Callable[[Job, Chunk], None] = lambda _job, _chunk: None
+    """Called for rows that are done, as they came from the device."""
+    on_ended: Callable[[Ending], None] = lambda _: None
+    """Called once for each job that ends."""
 
     @property
     def stuck(self) -> bool:
@@ -46,9 +51,11 @@ class Journal:
         """
         self.results.check(job, chunk)
         job.keep(chunk)
+        self.on_rows(job, chunk)
         if not job.missing:
             job.ended = DONE
             self._emit(job, final=True)
+            self.on_ended(DONE)
         elif self.clock() - job.flushed_ns > FLUSH_NS:
             self._emit(job, final=False)
         else:
@@ -69,6 +76,7 @@ class Journal:
     def end(self, job: Job, ending: Ending) -> None:
         """End a job other than by its last row: what is done goes out, then its end."""
         job.ended = ending
+        self.on_ended(ending)
         self._emit(job, final=False)
         at = utc_now().timestamp()
 
@@ -96,7 +104,8 @@ class Journal:
         """Put what is done into the outbox, each result by itself: what fits leaves, and is room once it is settled."""
         job.flushed_ns = self.clock()
         for body in self.results.take(job, final=final):
-            self._store(job, partial(_emit, job.key, body), partial(self._say_result, job, body))
+            emit = partial(_emit, job.key, body, utc_now().timestamp())
+            self._store(job, emit, partial(self._say_result, job, body))
 
     def _say_result(self, job: Job, body: ResultBody, _: int) -> None:
         self.reports.result(body.body, job)
@@ -138,5 +147,9 @@ class Journal:
             self.on_error(error)
 
 
-def _emit(key: Key, body: ResultBody, ledger: Ledger) -> int:
-    return ledger.emit(*key, body.begin, body.end, body.body, final=body.final)
+def _emit(key: Key, body: ResultBody, at: float, ledger: Ledger) -> int:
+    result = ledger.emit(*key, body.begin, body.end, body.body, final=body.final)
+    took = body.spending
+    spent = Spent(took.source.value, body.end - body.begin, took.device_s, took.energy_j, at)
+    ledger.spent.add(result, spent)
+    return result

@@ -4,11 +4,16 @@ import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from msgspec import structs
+
 from agent import status
 from agent.dead_letters import DeadLetters
 from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Guard
+from agent.history.logbook import Logbook
+from agent.history.report import Day
+from agent.job import Job
 from agent.link import Link
 from agent.policy.modes import Situation, mode_of
 from agent.policy.orders import Orders
@@ -18,6 +23,7 @@ from agent.protocol.reasons import Reason
 from agent.reports import utc_now
 from agent.settings import Settings
 from agent.station import Station
+from agent.status import BackendStatus, BlockerStatus, Doing
 from agent.stays import Stays
 from agent.store import Counts, Store
 from firmware_shims.clock import Clock
@@ -40,6 +46,7 @@ class Portrait:
     link: Link
     store: Store
     dead_letters: DeadLetters
+    logbook: Logbook
     clock: Clock
 
     @property
@@ -81,8 +88,8 @@ class Portrait:
             version=self.version,
         )
 
-    def status(self, counts: Counts) -> status.Status:
-        """The answer for the vehicle's operating system and its people."""
+    def status(self, counts: Counts, today: Day | None) -> status.Status:
+        """The answer for the vehicle's operating system and its people. `today`: the day so far."""
         link = self.link.status
         return status.Status(
             vehicle=self.settings.vehicle.id,
@@ -91,21 +98,48 @@ class Portrait:
             boot=self.boot,
             started_at=self.started_at,
             mode=self.mode,
-            blockers=self.blockers,
+            blockers=self._blockers(),
             budget_w=self.guard.verdict.budget_w,
-            backends=[station.state() for station in self.stations],
+            backends=[self._backend(station) for station in self.stations],
             tasks=[
-                status.TaskStatus(*job.key, job.state, job.done, job.asked)
+                status.TaskStatus(*job.key, job.state, job.done, job.asked, self._doing(job))
                 for job in self.executor.jobs.values()
             ],
             preemptions=_told(self.preemptions),
-            link=status.LinkStatus(link.up, self._wall(link.since_ns), link.error),
+            link=status.LinkStatus(
+                link.up, self._wall(link.since_ns), link.error, self._ahead(link.next_try_ns)
+            ),
             store=_stored(counts, self.settings.store.max_bytes, self.store),
             dead_letters=_dead(self.dead_letters),
             orders=_standing(self.guard.orders),
             meter=_metering(self.energy),
             expected_s=self.stays.expected_s,
+            mode_since=self._wall(self.logbook.mode_since_ns),
+            today=today,
+            time_zone=self.logbook.zone.key,
         )
+
+    def _blockers(self) -> list[BlockerStatus]:
+        untils_ns = [blocker.until_ns for blocker in self.guard.verdict.blockers]
+        return [
+            BlockerStatus(**structs.asdict(blocker), until=self._ahead(until_ns))
+            for blocker, until_ns in zip(
+                self.blockers, untils_ns, strict=False
+            )  # the verdict may change between
+        ]
+
+    def _backend(self, station: Station) -> BackendStatus:
+        resume_at = utc_now() + dt.timedelta(seconds=station.pause_s) if station.pause_s else None
+        return BackendStatus(**structs.asdict(station.state()), resume_at=resume_at)
+
+    def _doing(self, job: Job) -> Doing:
+        if self.executor.supplies.since_ns(job) is not None:
+            return "fetching"
+        return "waiting" if self.executor.busy_since_ns(job) is None else "running"
+
+    def _ahead(self, stamp_ns: int | None) -> dt.datetime | None:
+        """The wall clock at a stamp that is still to come; None for one that has passed."""
+        return None if stamp_ns is None or stamp_ns <= self.clock() else self._wall(stamp_ns)
 
     def _wall(self, stamp_ns: int) -> dt.datetime:
         return utc_now() - dt.timedelta(microseconds=(self.clock() - stamp_ns) / 1000)

@@ -12,6 +12,7 @@ from agent.protocol import framing
 from agent.protocol.messages import Event, Offline, ReasonInfo, State, TaskState
 from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
+from agent.protocol.trace import carried
 from agent.store import TaskRow
 from firmware_shims.clock import Clock
 
@@ -46,22 +47,26 @@ class Reports:
     def event(self, job: Job, ending: Ending | None = None) -> asyncio.Future[None] | None:
         """Say the state of a job; a positive answer renews its lease. None while the link is down."""
         said = ending or Ending(job.state, None)
-        answer = self._send(self.topics.event, self._event(job.key, said, job.done, job.asked), job)
+        answer = self._send(
+            self.topics.event, self._event(job.key, said, (job.done, job.asked), job.traceparent), job
+        )
         if answer is not None and said.state is TaskState.PREEMPTED and said.code is not None:
             self.on_preempted(said.code, self.clock())
         return answer
 
-    def rejected(self, key: Key, ending: Ending) -> asyncio.Future[None] | None:
+    def rejected(
+        self, key: Key, ending: Ending, traceparent: str | None = None
+    ) -> asyncio.Future[None] | None:
         """Say that a task was not taken."""
-        return self._send(self.topics.event, self._event(key, ending, 0, 0), None)
+        return self._send(self.topics.event, self._event(key, ending, (0, 0), traceparent), None)
 
     def ended_before(self, row: TaskRow, ending: Ending | None = None) -> asyncio.Future[None] | None:
         """Say how a task ended that only the store still knows; without `ending` as it is recorded there."""
         if ending is None:
             code = None if row.reason_code is None else Reason(row.reason_code)
             ending = Ending(row.state, code, row.reason_text)
-        asked = row.rows_to - row.rows_from
-        event = self._event((row.id, row.attempt), ending, row.rows_answered or 0, asked)
+        rows = row.rows_answered or 0, row.rows_to - row.rows_from
+        event = self._event((row.id, row.attempt), ending, rows, row.traceparent)
         return self._send(self.topics.event, event, None)
 
     def result(self, body: bytes, job: Job | None = None) -> asyncio.Future[None] | None:
@@ -100,7 +105,8 @@ class Reports:
         self._seq += 1
         return self._seq
 
-    def _event(self, key: Key, ending: Ending, rows_done: int, rows_total: int) -> bytes:
+    def _event(self, key: Key, ending: Ending, rows: tuple[int, int], traceparent: str | None) -> bytes:
+        """`rows`: how many are done, and how many there are."""
         task_id, attempt = key
         event = Event(
             id=task_id,
@@ -109,9 +115,10 @@ class Reports:
             at=utc_now(),
             boot=self.boot,
             seq=self._next_seq(),
-            rows_done=rows_done,
-            rows_total=rows_total,
+            rows_done=rows[0],
+            rows_total=rows[1],
             reason=ReasonInfo.of(ending.code, ending.text) if ending.code else None,
+            parameters=carried(traceparent),
         )
         return framing.encode(event)
 

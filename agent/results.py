@@ -3,10 +3,11 @@
 import math
 from dataclasses import dataclass
 
-from agent.job import Chunk, Job, Origin, merged, usage
+from agent.job import Chunk, Job, Origin, Spending, merged, usage
 from agent.protocol import framing, tensors
 from agent.protocol.messages import Datatype, Result, Tensor, TensorParameters
 from agent.protocol.reasons import Reason, Refused
+from agent.protocol.trace import carried
 
 HEADER_BYTES = 4096
 """Room for the line of JSON in a result."""
@@ -16,12 +17,13 @@ JSON_BYTES_PER_BYTE = 8
 
 @dataclass(frozen=True, slots=True)
 class ResultBody:
-    """An encoded result for rows `[begin, end)`."""
+    """An encoded result for rows `[begin, end)`, and what they took."""
 
     begin: int
     end: int
     body: bytes
     final: bool
+    spending: Spending
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,8 +88,9 @@ class ResultWriter:
             final=final,
             outputs=described,
             usage=usage(chunk.spending, origin),
+            parameters=carried(job.traceparent),
         )
-        return ResultBody(chunk.begin, chunk.end, framing.encode(result, tails), final)
+        return ResultBody(chunk.begin, chunk.end, framing.encode(result, tails), final, chunk.spending)
 
 
 def _json_outputs(job: Job) -> set[str]:

@@ -48,6 +48,12 @@ class Runs:
         self._paces = {station: Pace(partial(self._share, place)) for place, station in enumerate(stations)}
         self._errands: dict[Station, list[Errand]] = defaultdict(list)
 
+    @property
+    def under_way(self) -> bool:
+        """Whether a worker has something in hand, or rests for the power budget's sake."""
+        rests = any(self._share(place) < 1 for place in range(len(self._stations)))
+        return rests or any(self._errands.values())
+
     async def run(self, station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
         """Run a batch; returns what it took. Raises GateShut when the gate is shut, or what `WorkerProcess.run` raises."""
         async with self._paces[station].turn():

@@ -3,33 +3,36 @@
 import asyncio
 import contextlib
 import logging
-import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AsyncExitStack
 from dataclasses import replace
-from typing import Any
+from typing import Final
 from zoneinfo import ZoneInfo
 
-from agent import leases, policy_note, stay_prior
+from agent import leases, policy_note, status_line, stay_prior, trusted_keys, watchdog
 from agent.broker import link_options
 from agent.commands import Commands
 from agent.control_server import ControlServer
 from agent.costs import Costs
 from agent.dead_letters import DeadLetters
+from agent.duties import Duties, Duty
 from agent.energy import Energy
 from agent.executor import Executor
 from agent.guard import Cue, Guard, Kill
+from agent.history.logbook import Logbook, Sight
 from agent.housekeeping import keep_house
 from agent.inputs import Inputs
 from agent.intake import Intake
-from agent.job import Ending, Job
+from agent.job import Chunk, Ending, Job
 from agent.journal import Journal
 from agent.kept_notes import KeptNotes
 from agent.killers import Killers
 from agent.link import Inbound, Link, Will
+from agent.metrics import switch
+from agent.metrics.subjects import Subjects
 from agent.models import ModelCache
-from agent.notify import notify
+from agent.notify import Notices
 from agent.outbox import Outbox
 from agent.policy.memory import Lasting
 from agent.policy.verdict import Policy, Verdict
@@ -49,6 +52,7 @@ from agent.station import Station
 from agent.stays import Stays
 from agent.store import Store, StoreFailed
 from agent.supplies import Supplies
+from agent.tally import Tally
 from agent.threads import Threads
 from agent.trusted_keys import TrustedKeys
 from agent.version import version
@@ -60,6 +64,12 @@ from firmware_shims.reading import Source
 log = logging.getLogger(__name__)
 GOODBYE_S = 1.0
 """How long the last words may take at a stop, also with the broker gone."""
+FLUSH_S: Final = 0.4
+"""And the last commit before them, also on a disk that hangs."""
+LEASES_S: Final = 40 * leases.WATCH_S
+KEYS_S: Final = 8 * trusted_keys.PERIOD_S
+LINK_S: Final = 180.0
+"""Longer than any wait between two attempts (see `agent.link.retry`), or within one."""
 
 
 class Service:
@@ -76,9 +86,12 @@ class Service:
         sources: Sequence[Source] | None = None,
         clock: Clock = boottime_ns,
         wall: Callable[[], float] = time.time,
+        notices: Notices | None = None,
     ) -> None:
         self.settings = settings
         self.store = store
+        self._notices = notices or Notices()
+        self._status = status_line.StatusLine(self._notices, self._one_line)
         self._clock = clock
         trust = settings.trust
         self.keys = TrustedKeys(trust.task_keys_dir, required=trust.require_signatures)
@@ -102,8 +115,10 @@ class Service:
         self.link = self._link(topics)
         self.reports = Reports(self.link, topics, store.boot, clock, self._describe, self.preemptions.said)
         self.energy = Energy(settings.meter, self.guard, clock)
+        self.tally = Tally()
         self.executor = self._executor()
         self.stays = self._stays()
+        self.logbook = self._logbook()
         self.portrait = Portrait(
             settings=settings,
             version=version(),
@@ -118,6 +133,7 @@ class Service:
             link=self.link,
             store=store,
             dead_letters=self.dead_letters,
+            logbook=self.logbook,
             clock=clock,
         )
         self._outbox = Outbox(store, self.reports, self._fail)
@@ -137,7 +153,7 @@ class Service:
             on_store_error=self._fail,
         )
         pushed = [source for source in self._sources if isinstance(source, PushedSignals)]
-        self.commands = Commands(self.guard, store, self.portrait, pushed)
+        self.commands = Commands(self.guard, store, self.portrait, self.logbook, pushed)
 
     def _policy(self) -> Policy:
         declared = frozenset(path for source in self._sources for path in source.stale_after_s)
@@ -166,12 +182,20 @@ class Service:
             stations=self.stations,
             guard=self.guard,
             runs=Runs(self.stations, self.guard, Costs(self.store, self._fail), self.energy),
-            journal=Journal(self.store, self.reports, results, clock, self._fail),
+            journal=Journal(
+                self.store,
+                self.reports,
+                results,
+                clock,
+                self._fail,
+                on_rows=self._on_rows,
+                on_ended=self._on_ended,
+            ),
             supplies=Supplies(ModelCache(settings.models), inputs, self.guard, clock),
             killers=Killers(self.store, self._fail),
             clock=clock,
             drain_s=settings.policy.drain_s,
-            on_activity=self.reports.state_changed,
+            on_activity=self._changed,
         )
 
     def _stays(self) -> Stays:
@@ -185,8 +209,21 @@ class Service:
             on_store_error=self._fail,
         )
 
-    async def run(self, stop: asyncio.Event) -> None:
-        """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on."""
+    def _logbook(self) -> Logbook:
+        return Logbook(
+            present=self._sight,
+            store=self.store,
+            zone=ZoneInfo(self.settings.policy.time_zone),
+            clock=self._clock,
+            wall=self.time.wall_s,
+            on_store_error=self._fail,
+        )
+
+    async def run(self, stop: asyncio.Event, beside: Mapping[str, Duty] | None = None) -> None:
+        """Serve until `stop` is set; then say good-bye. Raises what made it impossible to go on.
+
+        `beside`: what else lives exactly as long, by name.
+        """
         await self._restore()
         async with AsyncExitStack() as stack:
             control = await stack.enter_async_context(
@@ -194,47 +231,57 @@ class Service:
                     self.settings.control.socket, self.commands.table, group=self.settings.control.group
                 )
             )
+            await switch.enter(stack, self.settings.metrics, Subjects(self.portrait, self.tally, self.intake))
             threads = await stack.enter_async_context(Threads())
             stack.callback(self.guard.wake)
             stack.callback(self.energy.stop)
-            executing = self._loop.create_task(self.executor.run(), name="executor")
-            leasing = self._loop.create_task(leases.watch(self.executor), name="leases")
-            staying = self._loop.create_task(self.stays.watch(self.reports.state_changed), name="stays")
-            tidying = self._loop.create_task(
-                keep_house(self.store, signed=self.settings.trust.require_signatures), name="housekeeping"
-            )
-            trusting = self._loop.create_task(self.keys.watch(), name="keys")
-            linking = self._loop.create_task(self.link.run(), name="link")
-            stack.push_async_callback(_ended, executing)
-            stack.push_async_callback(_ended, leasing)
-            stack.push_async_callback(_ended, staying)
-            stack.push_async_callback(_ended, tidying)
-            stack.push_async_callback(_ended, trusting)
-            stack.push_async_callback(_ended, linking)
+            duties = await stack.enter_async_context(Duties())
+            self._begin_duties(duties, threads, beside or {})
+            linking = duties.start("link", self.link.run(), within_s=LINK_S)
             stack.push_async_callback(self._say_goodbye, linking)
             for source in self._sources:
                 threads.start(source.name, source.run, self.guard, threads.stop)
             threads.start("guard", self.guard.run, threads.stop)
             threads.start("meter", self.energy.run)
-            notify("READY=1")
-            stopping = self._loop.create_task(stop.wait(), name="stop")
-            stack.push_async_callback(_ended, stopping)
-            watched = (
-                stopping,
-                executing,
-                leasing,
-                staying,
-                tidying,
-                trusting,
-                linking,
-                threads.failed,
-                control.failed,
-                self._failed,
-            )
-            done, _ = await asyncio.wait(watched, return_when=asyncio.FIRST_COMPLETED)
-            notify("STOPPING=1")
+            self._notices.ready()
+            self._status.changed()
+            duties.start("stop", _until(stop))
+            endings = (*duties.tasks, threads.failed, control.failed, self._failed)
+            done, _ = await asyncio.wait(endings, return_when=asyncio.FIRST_COMPLETED)
+            self._notices.stopping()
             for ended in done:
                 ended.result()
+
+    def _begin_duties(self, duties: Duties, threads: Threads, beside: Mapping[str, Duty]) -> None:
+        duties.start("executor", self.executor.run())
+        duties.start(
+            "leases", leases.watch(self.executor), within_s=LEASES_S, due=lambda: bool(self.executor.jobs)
+        )
+        duties.start("stays", self.stays.watch(self._changed))
+        duties.start("logbook", self.logbook.watch())
+        signed = self.settings.trust.require_signatures
+        duties.start("housekeeping", keep_house(self.store, signed=signed))
+        duties.start("keys", self.keys.watch(), within_s=KEYS_S)
+        for name, duty in beside.items():
+            duties.start(name, duty())
+        if self._notices.watchdog_s is not None:
+            looks = (
+                duties.stuck,
+                watchdog.store(self.store.writer, self._clock),
+                watchdog.guard(self.guard),
+                watchdog.threads(threads, [*(source.name for source in self._sources), "guard"]),
+                watchdog.Progress(self.executor, self._loop.time),
+            )
+            duties.start("watchdog", watchdog.feed(self._notices, looks, self._notices.watchdog_s))
+
+    def adopt(self, settings: Settings) -> None:
+        """Go on with other settings; what they differ in can change while everything runs (see agent.reload)."""
+        self.settings = self.intake.settings = settings
+        self.guard.adopt(self._policy())
+        self.executor.drain_s = settings.policy.drain_s
+        self.stays.zone = self.logbook.zone = ZoneInfo(settings.policy.time_zone)
+        self.time.max_age_s = settings.trust.max_age_s
+        self.keys.refresh()
 
     # What the parts tell each other
 
@@ -243,6 +290,26 @@ class Service:
 
     def _describe(self, seq: int) -> State:
         return self.portrait.state(seq)
+
+    def _one_line(self) -> str:
+        return status_line.line(self.portrait.mode, self.portrait.blockers)
+
+    def _sight(self) -> Sight:
+        return Sight(self.portrait.mode, [blocker.reason for blocker in self.guard.verdict.blockers])
+
+    def _on_rows(self, job: Job, chunk: Chunk) -> None:
+        self.tally.computed(job, chunk)
+        self.logbook.rows(chunk)
+
+    def _on_ended(self, ending: Ending) -> None:
+        self.tally.ended(ending)
+        self.logbook.ended(ending)
+
+    def _changed(self) -> None:
+        """Note it, and tell the fleet and the service manager, each in its own time."""
+        self.logbook.look()
+        self.reports.state_changed()
+        self._status.changed()
 
     def _hand_over(self, verdict: Verdict, cue: Cue | None) -> None:
         """From whatever thread brought the change; the guard has done what could not wait."""
@@ -260,14 +327,17 @@ class Service:
         self.energy.look()
         self.stays.look()
         self._keep_policy()
-        self.reports.state_changed()
+        self._changed()
 
     def _on_reaped(self, station: Station, kill: Kill, reaped: Reaped, by_itself: bool) -> None:
         self.executor.on_reaped(station, reaped, by_itself)
         self.preemptions.reaped(kill, reaped.at_ns)
-        self.reports.state_changed()
+        self.tally.worker_ended(station.name, by_itself=by_itself)
+        self._changed()
 
     def _preempted(self, preemption: Preemption) -> None:
+        self.tally.preempted(preemption)
+        self.logbook.preempted(preemption)
         log.info(
             "preempted by %s: signal after %.2f ms, memory free after %.1f ms",
             preemption.reason.label,
@@ -335,14 +405,18 @@ class Service:
 
     async def _say_goodbye(self, linking: asyncio.Task[None]) -> None:
         """End the workers, give back what is open, say offline; none of it may take long."""
+        self._status.close()
         if self._repeating is not None:
             self._repeating.cancel()
         self.executor.release_all(Reason.RESTARTED, "the agent stops")
         for station in self.stations:
             await station.close()
         self.dead_letters.write()
-        with contextlib.suppress(StoreFailed):  # it may be what ends the agent
-            await self.store.run(lambda _: None)
+        self.logbook.look()
+        self.logbook.write()
+        with contextlib.suppress(StoreFailed, TimeoutError):  # it may be what ends the agent
+            async with asyncio.timeout(FLUSH_S):
+                await self.store.run(lambda _: None)
         try:
             async with asyncio.timeout(GOODBYE_S):
                 answer = self.reports.offline()
@@ -354,21 +428,5 @@ class Service:
             log.warning("the broker did not take the good-bye within %g s", GOODBYE_S)
 
 
-async def _ended(task: asyncio.Task[Any]) -> None:
-    """Cancel a task and wait until it is gone; what it raised has been seen by then."""
-    task.cancel()
-    await asyncio.wait([task])
-
-
-async def serve(settings: Settings) -> None:
-    """Run the service until SIGTERM or SIGINT."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
-    async with Store.open(
-        settings.store.path,
-        max_bytes=settings.store.max_bytes,
-        ballast_bytes=settings.store.ballast_bytes,
-    ) as store:
-        await Service(settings, store).run(stop)
+async def _until(event: asyncio.Event) -> None:
+    await event.wait()

@@ -5,7 +5,7 @@ import os
 import re
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Final, Self, TypeVar, get_args
+from typing import Annotated, Any, Final, Literal, Self, TypeVar, get_args
 
 from pydantic import (
     AfterValidator,
@@ -22,7 +22,9 @@ from agent import region_file, stay_prior
 from agent.config_file import ConfigError, OptionsError, merged, read
 from agent.fetch.errors import NotFetched
 from agent.fetch.place import HostPattern, Rules, checked
+from agent.logs import LogFormat
 from agent.meter_settings import MeterSettings
+from agent.metrics.address import Endpoint, address
 from agent.policy.region import Region as RegionOnTheMap
 from agent.policy.settings import PolicySettings
 from agent.protocol import messages
@@ -97,6 +99,12 @@ def _socket_path(path: Path) -> Path:
     if len(os.fsencode(path)) > SOCKET_PATH_MAX_BYTES:
         raise ValueError(f"should be a path of at most {SOCKET_PATH_MAX_BYTES} bytes (unix(7))")
     return path
+
+
+def _metrics_address(listen: str) -> str:
+    if listen and isinstance(found := address(listen), Path):
+        _socket_path(found)
+    return listen
 
 
 def _prior(path: Path) -> Path:
@@ -340,6 +348,31 @@ class ControlSettings(Section):
     group: Annotated[str, AfterValidator(_known_group)] | None = None
 
 
+class LogSettings(Section):
+    """Where the log goes (see `agent.logs`), and from which level on."""
+
+    format: LogFormat = "auto"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class MetricsSettings(Section):
+    """Numbers for Prometheus; none without `listen`. A socket is for the agent's user and the members of `group`."""
+
+    listen: Annotated[str, AfterValidator(_metrics_address)] = ""
+    group: Annotated[str, AfterValidator(_known_group)] | None = None
+
+    @property
+    def address(self) -> Path | Endpoint | None:
+        """A Unix socket or a loopback port; None where no metrics are wanted."""
+        return address(self.listen) if self.listen else None
+
+    @model_validator(mode="after")
+    def _group_of_a_socket(self) -> Self:
+        if self.group is not None and not isinstance(self.address, Path):
+            raise ValueError("group is for a Unix socket: set listen to one, or leave it out")
+        return self
+
+
 class Settings(Section):
     """Everything that agent.toml says, checked and frozen."""
 
@@ -355,6 +388,8 @@ class Settings(Section):
     trust: TrustSettings = Field(default_factory=TrustSettings)
     store: StoreSettings = Field(default_factory=StoreSettings)
     control: ControlSettings = Field(default_factory=ControlSettings)
+    log: LogSettings = Field(default_factory=LogSettings)
+    metrics: MetricsSettings = Field(default_factory=MetricsSettings)
 
     def open_signals(self, clock: Clock) -> list[Source]:
         """A source for each `[[signals]]`, in their order; a shim's second one is called `can-2`."""

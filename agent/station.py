@@ -25,6 +25,8 @@ from backends.slots import LoadedProgram
 log = logging.getLogger(__name__)
 RESTART_PAUSES_S = (0.0, 0.5, 2.0, 10.0, 60.0)
 """Before a worker that died by itself is started again; the last one repeats."""
+PROBE_AGAIN_S = 60.0
+"""After a worker that found nothing usable: a driver may be loaded, or a device plugged in, after the agent."""
 WIRE_FORMATS = frozenset(each.value for each in ModelFormat)
 
 
@@ -84,11 +86,20 @@ class Station:
         """Whether this backend can be the one for a job. Until it was probed only the job's wish decides."""
         if job.task.backend not in {None, self.name}:
             return False
-        return self.devices is None or any(job.task.model.format.value in d.formats for d in self._usable())
+        return self._found is None or any(job.task.model.format.value in d.formats for d in self._usable())
+
+    @property
+    def trouble(self) -> str:
+        """Why no device of it can be used, as far as it was looked; empty where one can, or where nobody has looked."""
+        if self._found is None or self._usable():
+            return ""
+        return next((device.why for device in self._found), "no device found")
 
     def state(self) -> BackendState:
         """Describe this backend to the fleet; it is probed when a worker first starts, never before."""
-        device = next(iter(self._usable() or self.devices or (Device("", (), "not probed yet"),)))
+        device = next(
+            iter(self._usable() or self._found or (Device("", (), self.trouble or "not probed yet"),))
+        )
         bounds = [
             load.result().program.cost.cancel_bound_s for load in self._loads.values() if _succeeded(load)
         ]
@@ -132,8 +143,9 @@ class Station:
         if self._probing is not None:
             await asyncio.shield(self._probing)
         if not self._usable():
-            why = next((device.why for device in self.devices or ()), "no device found")
-            raise KernelError(Reason.BACKEND_UNUSABLE, f"backend {self.name}: {why}")
+            self._not_before_s = asyncio.get_running_loop().time() + PROBE_AGAIN_S
+            self.kill()
+            raise KernelError(Reason.BACKEND_UNUSABLE, f"backend {self.name}: {self.trouble}")
 
     def loaded(self, job: Job) -> Loaded | None:
         """Return the program for a job if it is in the worker."""
@@ -209,6 +221,11 @@ class Station:
             memory_bytes=self.settings.max_memory_bytes,
             load_s=self.settings.max_load_s,
         )
+
+    @property
+    def _found(self) -> Sequence[Device] | None:
+        """What the last probe found; None where nobody has looked, or found nothing and may look again."""
+        return self.devices if self._usable() or self.pause_s else None
 
     def _usable(self) -> list[Device]:
         return [device for device in self.devices or () if not device.why]

@@ -1,11 +1,10 @@
-"""What the running agent says of itself: the answer to `status` on the control socket, and its text for people."""
+"""What the running agent says of itself: the answer to `status` on the control socket."""
 
-import datetime as dt
-from collections.abc import Iterator
-from typing import Final
+from typing import Literal
 
 import msgspec
 
+from agent.history.report import Day
 from agent.protocol.messages import (
     Attempt,
     BackendState,
@@ -19,26 +18,40 @@ from agent.protocol.messages import (
 )
 from agent.protocol.reasons import Reason
 
-LETTERS_SHOWN: Final = 5
-HEAD_SHOWN: Final = 60
+
+class BlockerStatus(Blocker):
+    """Why no work is allowed; `until`: when time alone may end that, None where it is not known."""
+
+    until: Time | None = None
+
+
+class BackendStatus(BackendState):
+    """A backend; `resume_at`: when its worker may be started again after it died by itself."""
+
+    resume_at: Time | None = None
+
+
+Doing = Literal["waiting", "fetching", "running"]
 
 
 class TaskStatus(msgspec.Struct):
-    """A task that the agent still owes."""
+    """A task that the agent still owes; `fetching`: its model or its inputs are on their way."""
 
     id: Id
     attempt: Attempt
     state: TaskState
     rows_done: int
     rows_total: int
+    doing: Doing = "waiting"
 
 
 class LinkStatus(msgspec.Struct):
-    """The connection to the broker; `since` is when it came up or went down."""
+    """The connection to the broker; `since` is when it came up or went down, `next_try` when it is tried again."""
 
     up: bool
     since: Time
     last_error: str = ""
+    next_try: Time | None = None
 
 
 class StoreStatus(msgspec.Struct):
@@ -109,7 +122,7 @@ class MeterStatus(msgspec.Struct):
 
 
 class Status(msgspec.Struct):
-    """Everything that `parkwatt status` shows."""
+    """Everything that `parkwatt status` shows. What has a default an older agent may not say."""
 
     vehicle: Id
     region: Region
@@ -117,9 +130,9 @@ class Status(msgspec.Struct):
     boot: int
     started_at: Time
     mode: Mode
-    blockers: list[Blocker]
+    blockers: list[BlockerStatus]
     budget_w: float
-    backends: list[BackendState]
+    backends: list[BackendStatus]
     tasks: list[TaskStatus]
     preemptions: PreemptionStatus
     link: LinkStatus
@@ -129,6 +142,10 @@ class Status(msgspec.Struct):
     meter: MeterStatus = msgspec.field(default_factory=MeterStatus)
     expected_s: float | None = None
     """How long the car is expected to stay; None where nothing is known."""
+    mode_since: Time | None = None
+    today: Day | None = None
+    """The day so far, by the clocks of `time_zone`; None while the car does not know the date."""
+    time_zone: str = "UTC"
 
 
 def news(status: Status) -> tuple[object, ...]:
@@ -136,137 +153,10 @@ def news(status: Status) -> tuple[object, ...]:
     return (
         status.mode,
         [(b.code, b.value if b.code is Reason.UNKNOWN_SIGNAL else None) for b in status.blockers],
-        [(b.name, b.device, b.usable, b.why) for b in status.backends],
-        [(task.id, task.attempt, task.state) for task in status.tasks],
+        [(b.name, b.device, b.usable, b.why, b.resume_at is None) for b in status.backends],
+        [(task.id, task.attempt, task.state, task.doing) for task in status.tasks],
         status.preemptions.count,
         (status.link.up, status.link.last_error),
         status.orders,
         (status.meter.source, status.meter.why),
     )
-
-
-def described(status: Status, now: dt.datetime) -> Iterator[str]:
-    """The lines of `parkwatt status`, ages counted to `now`."""
-    yield (
-        f"parkwatt {status.version}, vehicle {status.vehicle} in {status.region}, boot {status.boot},"
-        f" started {_ago(status.started_at, now)}"
-    )
-    yield f"mode      {status.mode.value}"
-    for blocker in status.blockers:
-        yield f"  {blocker.code.value} {blocker.name}: {_seen(blocker)}, for {_age(blocker.since, now)}"
-    if orders := _orders(status.orders, now):
-        yield f"orders    {orders}"
-    if status.expected_s is not None:
-        yield f"stay      {_span(status.expected_s)} more expected"
-    yield f"power     budget {status.budget_w:g} W, {_metered(status.meter)}"
-    for backend in status.backends:
-        yield f"backend   {_backend(backend)}"
-    yield f"tasks     {len(status.tasks)} open"
-    for task in status.tasks:
-        yield (
-            f"  {task.id} attempt {task.attempt}: {task.state.value},"
-            f" {task.rows_done} of {task.rows_total} rows"
-        )
-    yield f"preempted {_preempted(status.preemptions)}"
-    yield f"link      {_link(status.link, now)}"
-    yield (
-        f"store     {status.store.open_tasks} tasks, {status.store.unsettled_results} results not yet settled,"
-        f" {status.store.bytes_used} of {status.store.bytes_max} bytes"
-    )
-    if status.store.waiting:
-        yield f"  full: {status.store.waiting} changes wait in memory for room, no new tasks are taken"
-    if status.store.salvage:
-        yield f"  {status.store.salvage}"
-    yield from _dead_letters(status.dead_letters)
-
-
-def _dead_letters(dead: DeadLettersStatus) -> Iterator[str]:
-    """A count for each reason, the last letters, and nothing where there are none."""
-    if not dead.counts:
-        return
-    counts = sorted(dead.counts.items(), key=lambda count: -count[1])
-    yield f"refused   {', '.join(f'{messages} {name}' for name, messages in counts)}"
-    for letter in dead.newest[-LETTERS_SHOWN:]:
-        yield (
-            f"  {letter.at:%Y-%m-%dT%H:%M:%SZ} {letter.topic}: {letter.code.value} {letter.code.label}:"
-            f" {letter.text} ({letter.size_bytes} bytes: {letter.head[:HEAD_SHOWN]})"
-        )
-
-
-def _metered(meter: MeterStatus) -> str:
-    if meter.why:
-        return f"meter has no figures: {meter.why}"
-    if meter.source is EnergySource.NONE:
-        return "no meter"
-    idle = "" if meter.idle_w is None else f", {meter.idle_w:.3g} W at rest"
-    return f"joules by {meter.source.value}{idle}"
-
-
-def _seen(blocker: Blocker) -> str:
-    if blocker.code is Reason.SETTLING:
-        return f"{_shown(blocker.value)} s left, {_shown(blocker.limit)}"
-    limit = "" if blocker.limit is None else f", limit {_shown(blocker.limit)}"
-    return _shown(blocker.value) + limit
-
-
-def _orders(orders: OrdersStatus, now: dt.datetime) -> str:
-    """The orders that stand, empty for none."""
-    consent = {None: "", True: "the owner consents", False: "the owner does not consent"}[orders.consent]
-    departure = f"departure {_ahead(orders.departure, now)}" if orders.departure else ""
-    draining = "drain by the fleet" if orders.draining else ""
-    paused = "paused by the vehicle OS" if orders.paused else ""
-    return ", ".join(filter(None, (paused, consent, departure, draining)))
-
-
-def _backend(backend: BackendState) -> str:
-    if not backend.usable:
-        return f"{backend.name}: not usable: {backend.why}"
-    bound = backend.cancel_bound_ms
-    cancel = "stops by signal" if bound is None else f"stops within {bound:g} ms"
-    formats = ", ".join(backend.formats)
-    return f"{backend.name} on {backend.device}: {formats}, at most {backend.power_w:g} W, {cancel}"
-
-
-def _preempted(preemptions: PreemptionStatus) -> str:
-    if preemptions.last_silent_ms is None or preemptions.max_silent_ms is None:
-        return "never since the start"
-    return (
-        f"{preemptions.count} times, last by {preemptions.last_reason}: worker gone"
-        f" {preemptions.last_silent_ms:.1f} ms after the cue, {preemptions.max_silent_ms:.1f} ms at most"
-    )
-
-
-def _link(link: LinkStatus, now: dt.datetime) -> str:
-    if link.up:
-        return f"up for {_age(link.since, now)}"
-    return f"down for {_age(link.since, now)}: {link.last_error or 'not connected yet'}"
-
-
-def _shown(value: float | str | bool | None) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:g}"
-
-
-def _ahead(then: dt.datetime, now: dt.datetime) -> str:
-    return f"in {_age(now, then)}" if then > now else _ago(then, now)
-
-
-def _ago(then: dt.datetime, now: dt.datetime) -> str:
-    return f"{_age(then, now)} ago"
-
-
-def _age(then: dt.datetime, now: dt.datetime) -> str:
-    """A clock that was set back shows 0 s."""
-    return _span(max((now - then).total_seconds(), 0.0))
-
-
-def _span(seconds: float) -> str:
-    """`41 s`, `12 min` or `3.5 h`."""
-    if seconds < 120:
-        return f"{seconds:.0f} s"
-    if seconds < 7_200:
-        return f"{seconds / 60:.0f} min"
-    return f"{seconds / 3_600:.1f} h"

@@ -1,10 +1,16 @@
 """Threads that live as long as the service; one that fails ends it."""
 
 import asyncio
+import logging
 import threading
 from collections.abc import Callable
 from types import TracebackType
-from typing import Any, Self
+from typing import Any, Final, Self
+
+JOIN_S: Final = 0.5
+"""Together; a driver that hangs, or a connection that is being made, is left behind."""
+
+log = logging.getLogger(__name__)
 
 
 class Threads:
@@ -21,6 +27,10 @@ class Threads:
         self._threads.append(thread)
         thread.start()
 
+    def runs(self, name: str) -> bool:
+        """Whether the thread of that name has begun and not ended."""
+        return any(thread.is_alive() for thread in self._threads if thread.name == name)
+
     async def __aenter__(self) -> Self:
         return self
 
@@ -28,8 +38,12 @@ class Threads:
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.stop.set()
+        loop = asyncio.get_running_loop()
+        until_s = loop.time() + JOIN_S
         for thread in self._threads:
-            await asyncio.to_thread(thread.join)
+            await asyncio.to_thread(thread.join, max(until_s - loop.time(), 0))
+            if thread.is_alive():
+                log.warning("thread %s does not end, and is left behind", thread.name)
         if self.failed.done() and not self.failed.cancelled():
             self.failed.exception()
 

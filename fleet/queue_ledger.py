@@ -10,6 +10,7 @@ import msgspec
 from agent.protocol import framing
 from agent.protocol.messages import Task
 from agent.protocol.reasons import Reason, Refused
+from agent.protocol.trace import untraced
 from fleet.answer import Rows, TaskFailed, check_alike
 from fleet.coverage import Coverage
 from fleet.queue_records import Added, Assignment, Finished, Kept, OpenTask, Sent
@@ -36,9 +37,12 @@ class Ledger:
     # Tasks
 
     def add(self, task: Task, tail: bytes, rows: tuple[int, int], expires_at: float) -> Added:
-        """Take a task over; its `attempt` is the first, its times and its audience are not looked at."""
+        """Take a task over; its `attempt` is the first, its times and its audience are not looked at.
+
+        Who repeats a call does so in a new span: the trace is no part of what makes work the same.
+        """
         head = framing.encode(task)
-        digest = hashlib.sha256(head + b"\n" + tail).digest()
+        digest = hashlib.sha256(framing.encode(untraced(task)) + b"\n" + tail).digest()
         known = self._execute("SELECT digest FROM tasks WHERE id = ?", (task.id,)).fetchone()
         if known is not None:
             return Added.REPEAT if known[0] == digest else Added.CONFLICT

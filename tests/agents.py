@@ -14,7 +14,7 @@ from agent.service import Service
 from agent.settings import Settings, load
 from agent.store import Store
 from firmware_shims import scenario
-from firmware_shims.clock import boottime_ns
+from firmware_shims.clock import Clock, boottime_ns
 from firmware_shims.reading import Source
 
 TOPICS = Topics("fleet/v1", "BR", "veh-1")
@@ -148,6 +148,7 @@ async def served(
     *,
     wait_for_link: bool = True,
     wall: Callable[[], float] = time.time,
+    clock: Clock = boottime_ns,
 ) -> AsyncIterator[RunningService]:
     """Run the service until the block ends; the good-bye is part of it. `wall` is the car's clock."""
     settings: Settings = load(config)
@@ -156,7 +157,7 @@ async def served(
         max_bytes=settings.store.max_bytes,
         ballast_bytes=settings.store.ballast_bytes,
     ) as store:
-        service = Service(settings, store, sources=sources, wall=wall)
+        service = Service(settings, store, sources=sources, wall=wall, clock=clock)
         stop = asyncio.Event()
         running = asyncio.create_task(service.run(stop), name="service")
         try:

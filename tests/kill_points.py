@@ -16,7 +16,7 @@ from typing import Any
 from agent.journal import Journal
 from agent.link import Inbound
 from agent.reports import Reports
-from agent.service import serve
+from agent.serve import serve
 from agent.settings import load
 from agent.store import Ledger
 
@@ -96,4 +96,4 @@ POINTS: dict[str, Callable[[Mark], None]] = {
 if __name__ == "__main__":
     _, point, nth, config = sys.argv
     POINTS[point](Mark(int(nth)))
-    asyncio.run(serve(load(Path(config))))
+    asyncio.run(serve(load(Path(config)), Path(config)))

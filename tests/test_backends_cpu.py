@@ -1,5 +1,7 @@
 """The cpu backend on models that fit, models that do not, and files that are no models."""
 
+import os
+import threading
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -8,12 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 from packaged_models import SENTENCES
 from packaged_models import stored as stored_model
+from pydantic import ValidationError
 
 from backends import onnx_int8
 from backends.contract import CHECKS, Check, Subject
 from backends.cpu import Cpu, CpuOptions
 from backends.datatypes import NUMPY_NAMES
-from backends.kernel import Cost, KernelError, Model, Tensor
+from backends.kernel import BACKEND_UNUSABLE, Cost, KernelError, Model, Tensor
 from backends.onnx_program import OnnxProgram
 from backends.resident import resident_bytes
 from backends.tiny_onnx import external_constant, one_node
@@ -333,3 +336,41 @@ def test_what_a_closed_program_held_goes_back_to_the_car(tmp_path: Path) -> None
     assert program.cost.bytes_resident == pytest.approx(held_bytes, rel=0.1)
     program.close()
     assert resident_bytes() - before_bytes < held_bytes / 10
+
+
+# cores
+
+
+def test_runs_stay_on_the_cores_that_they_are_given_and_the_rest_of_the_worker_does_not(
+    tmp_path: Path,
+) -> None:
+    """The thread that hears a cancel may use the others."""
+    model = stored(tmp_path, softmax("n", 4))
+    core = min(os.sched_getaffinity(0))
+    seen: list[set[int]] = []
+
+    def load_and_look() -> None:
+        Cpu(CpuOptions(cores=(core,))).load(model, "cpu")
+        seen.append(os.sched_getaffinity(0))
+
+    before = os.sched_getaffinity(0)
+    worker = threading.Thread(target=load_and_look)
+    worker.start()
+    worker.join()
+    assert seen == [{core}]
+    assert os.sched_getaffinity(0) == before
+
+
+def test_a_core_that_is_not_there_makes_the_device_unusable_and_says_which_there_are() -> None:
+    backend = Cpu(CpuOptions(cores=(4095,)))
+    (device,) = backend.probe()
+    here = sorted(os.sched_getaffinity(0))
+    assert device.why == f"cores = [4095] are not among those that the agent may use, {here}"
+    with pytest.raises(KernelError, match="4095") as caught:
+        backend.load(Model(Path("any"), "0" * 64, "onnx", (ROW,)), "cpu")
+    assert caught.value.code == BACKEND_UNUSABLE
+
+
+def test_two_threads_are_not_put_on_one_core() -> None:
+    with pytest.raises(ValidationError, match="threads = 2 would wait for one another on 1 of `cores`"):
+        CpuOptions(threads=2, cores=(0, 0))

@@ -33,6 +33,7 @@ def test_options_have_defaults_and_refuse_what_they_do_not_know() -> None:
     assert registry.validate_options("cpu", {}).model_dump() == {
         "threads": 1,
         "spinning": False,
+        "cores": (),
         "arena_bytes": 1 << 30,
         "optimisation": "all",
     }

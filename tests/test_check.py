@@ -5,9 +5,11 @@ import pytest
 from config_files import MINIMAL, config_file, service_paths
 from running import service, stopped
 
-from agent.check import examine as check
+from agent.check.broker import keys as key_finding
+from agent.check.disk import store
 from agent.check.examine import examine
 from agent.check.finding import Finding
+from agent.check.person import Person
 from agent.check.sources import signal_source
 from agent.policy.conditions import required_signals
 from agent.policy.settings import PolicySettings
@@ -16,6 +18,8 @@ from agent.settings import load
 from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from fleet.broker import Broker, MosquittoBroker, free_port
+
+ME = Person.asking()
 
 
 async def examined(config: Path) -> dict[str, Finding]:
@@ -29,6 +33,7 @@ async def examined(config: Path) -> dict[str, Finding]:
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
     write_key_pair(tmp_path / "keys", "fleet-1")
+    (tmp_path / "models").mkdir()
     return tmp_path
 
 
@@ -36,16 +41,20 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
     more = f"[mqtt]\nport = {broker.port}\n" + service_paths(folder)
     found = await examined(config_file(folder, more))
     assert found.pop("limits").text.startswith("first to go when memory runs out, memory 4 GiB, ")
+    assert found.pop("software").text.startswith("Python 3.")
+    assert found.pop("machine").text.endswith(" UTC, not before the newest signed message")
     assert {part: finding.text for part, finding in found.items() if finding.ok} == {
         "configuration": "can be used",
-        "signals": "21 signals arrive",
+        "signals": "21 of 21 signals arrive",
         "policy": f"all {len(required_signals(PolicySettings()))} are offered; no source offers what these guards need, so"
         " they do not apply: cable in, region",
         "region": "taken for true: no vehicle.region_file, so the car's position is not compared with it",
         "backends": "usable for onnx, tflite",
         "meter": "no joules are reported, and tasks that limit them are refused",
-        "models": "taken by hash when a task asks for one",
-        "store": "will be created at the first start",
+        "models": "keeps 0 MB of at most 2 GB",
+        "store": found["store"].text,
+        "control": f"{ME.name} alone may connect once the agent runs",
+        "tls": "not set: what goes to 127.0.0.1 can be read on its way",
         "broker": "accepts veh-0001",
         "keys": "1 public keys: fleet-1",
     }
@@ -87,7 +96,8 @@ async def test_a_can_bus_without_its_interface_says_why(folder: Path) -> None:
     base = can.replace("[[backends]]", f'{options}channel = "can0"\n[[backends]]')
     settings = load(config_file(folder, base=base), {})
     (source,) = settings.open_signals(boottime_ns)
-    finding = await signal_source(source)
+    finding, heard = await signal_source(source)
+    assert not heard
     assert not finding.ok
     assert "Connection refused" in finding.text
 
@@ -95,16 +105,16 @@ async def test_a_can_bus_without_its_interface_says_why(folder: Path) -> None:
 def test_a_store_that_a_stranger_holds_is_not_touched(folder: Path) -> None:
     settings = load(config_file(folder, service_paths(folder)), {})
     settings.store.path.write_bytes(b"something else entirely" * 100)
-    finding = check.store(settings, None)
+    (finding,) = store(settings, None, ME)
     assert not finding.ok
-    assert "not a database" in finding.text
+    assert finding.text.startswith("not a database")
     assert "store.path" in finding.fix
     assert settings.store.path.read_bytes() == b"something else entirely" * 100
 
 
 def test_a_store_without_its_folder_is_a_problem(folder: Path) -> None:
     settings = load(config_file(folder, service_paths(folder)), {"PARKWATT_STORE__PATH": "/nope/agent.db"})
-    finding = check.store(settings, None)
+    (finding,) = store(settings, None, ME)
     assert not finding.ok
     assert "create /nope" in finding.fix
 
@@ -112,16 +122,16 @@ def test_a_store_without_its_folder_is_a_problem(folder: Path) -> None:
 @pytest.mark.parametrize("keys", [(), ("not a key",)])
 def test_keys_that_cannot_verify_anything_are_a_problem(tmp_path: Path, keys: Sequence[str]) -> None:
     settings = load(config_file(tmp_path, service_paths(tmp_path)), {})
-    assert not check.keys(settings).ok
+    assert not key_finding(settings, ME).ok
     settings.trust.task_keys_dir.mkdir()
     for text in keys:
         (settings.trust.task_keys_dir / "fleet.pem").write_text(text)
-    assert not check.keys(settings).ok
+    assert not key_finding(settings, ME).ok
 
 
 def test_a_car_that_takes_unsigned_tasks_needs_no_keys(tmp_path: Path) -> None:
     settings = load(config_file(tmp_path), {"PARKWATT_TRUST__REQUIRE_SIGNATURES": "false"})
-    assert check.keys(settings).ok
+    assert key_finding(settings, ME).ok
 
 
 async def test_an_agent_that_runs_keeps_its_store_and_its_broker(
@@ -131,9 +141,11 @@ async def test_an_agent_that_runs_keeps_its_store_and_its_broker(
     with mosquitto() as running:
         config = config_file(folder, f"[mqtt]\nport = {running.port}\n" + service_paths(folder))
         with service(folder, config) as agent:
-            found = await examined(config)
-            assert found["store"].text == "in use by the agent that runs now"
-            assert "the agent that runs now" in found["broker"].text
+            found = {finding.name: finding for finding in await examine(config, lambda _: None)}
+            in_use = found[str(folder / "agent.db")]
+            assert in_use.text.startswith("in use by the agent that runs now, 0.1 of 500 MB used")
+            assert "the agent that runs now" in found[f"127.0.0.1:{running.port}"].text
+            assert found[str(folder / "agent.sock")].text == "the agent that runs now answers"
             code, log = stopped(agent)
     assert code == 0
     assert "taken over" not in log

@@ -1,4 +1,3 @@
-import datetime as dt
 import json
 import stat
 from pathlib import Path
@@ -8,9 +7,6 @@ from config_files import MINIMAL, config_file, service_paths
 from running import parkwatt, service, stopped
 
 from agent.protocol.keys import load_private_key, load_public_key, write_key_pair
-from agent.protocol.messages import BackendState, Blocker, EnergySource, Mode, TaskState
-from agent.protocol.reasons import Reason
-from agent.status import LinkStatus, MeterStatus, PreemptionStatus, Status, StoreStatus, TaskStatus, described
 from agent.version import version
 
 REGION = 'ISO 3166-1 alpha-2 ("BR") or with a subdivision ("BR-SP")'
@@ -26,7 +22,7 @@ def config(tmp_path: Path) -> Path:
 def test_help_lists_the_commands() -> None:
     done = parkwatt("--help")
     assert done.returncode == 0
-    for command in ("run", "check", "status", "backends", "demo", "fleet"):
+    for command in ("run", "check", "status", "tasks", "history", "backends", "demo", "fleet"):
         assert f"  {command} " in done.stdout
 
 
@@ -34,7 +30,7 @@ def test_the_version_is_the_installed_one() -> None:
     assert parkwatt("--version").stdout == f"parkwatt {version()}\n"
 
 
-@pytest.mark.parametrize("command", ["run", "check", "status"])
+@pytest.mark.parametrize("command", ["run", "check", "status", "tasks", "history"])
 def test_a_wrong_configuration_ends_with_2(tmp_path: Path, command: str) -> None:
     path = config_file(tmp_path, "[mqtt]\nprot = 1884\n")
     done = parkwatt(command, "--config", path)
@@ -122,7 +118,8 @@ def test_check_ends_with_1_where_something_is_not_usable(config: Path) -> None:
     assert done.returncode == 1
     report = json.loads(done.stdout)
     assert not report["ok"]
-    assert {finding["part"] for finding in report["findings"] if not finding["ok"]} == {"broker", "keys"}
+    problems = {finding["part"] for finding in report["findings"] if not finding["ok"]}
+    assert problems == {"broker", "keys", "models"}
     assert all(finding["fix"] for finding in report["findings"] if not finding["ok"])
     assert done.stderr == ""
 
@@ -146,52 +143,6 @@ def test_keygen_makes_a_pair_that_the_vehicle_takes_and_never_overwrites_one(tmp
     assert again.returncode == 1
     (line,) = again.stderr.splitlines()
     assert "exists" in line
-
-
-def test_status_says_why_not_since_when_and_what_is_open() -> None:
-    now = dt.datetime(2026, 11, 22, 1, 0, tzinfo=dt.UTC)
-    status = Status(
-        vehicle="veh-0001",
-        region="BR",
-        version="1.2.3",
-        boot=7,
-        started_at=now - dt.timedelta(hours=9),
-        mode=Mode.BLOCKED,
-        blockers=[
-            Blocker(Reason.CHARGE_LOW, "charge_low", 24.5, 30.0, now - dt.timedelta(minutes=12)),
-            Blocker(Reason.OWNER_PRESENT, "owner_present", True, None, now - dt.timedelta(seconds=41)),
-            Blocker(Reason.SETTLING, "settling", 2.5, "owner_present to stay clear", now),
-            Blocker(Reason.UNKNOWN_SIGNAL, "unknown_signal", None, "fresh", now + dt.timedelta(seconds=5)),
-        ],
-        budget_w=0.0,
-        backends=[
-            BackendState("cpu", "cpu", ["onnx"], 60.0, 12.5, True),
-            BackendState("nvidia", "", [], 250.0, None, False, "no driver"),
-        ],
-        tasks=[TaskStatus("01JD", 2, TaskState.PREEMPTED, 3, 8)],
-        preemptions=PreemptionStatus(2, "owner_present", 0.2, 3.5, 7.2),
-        link=LinkStatus(False, now - dt.timedelta(seconds=3), "connection refused"),
-        store=StoreStatus(1, 4, 53_248, 500_000_000),
-        meter=MeterStatus(EnergySource.COUNTER, "", 12.34),
-        expected_s=4.5 * 3600,
-    )
-    assert list(described(status, now)) == [
-        "parkwatt 1.2.3, vehicle veh-0001 in BR, boot 7, started 9.0 h ago",
-        "mode      blocked",
-        "  1004 charge_low: 24.5, limit 30, for 12 min",
-        "  1001 owner_present: yes, for 41 s",
-        "  1013 settling: 2.5 s left, owner_present to stay clear, for 0 s",
-        "  1000 unknown_signal: unknown, limit fresh, for 0 s",
-        "stay      4.5 h more expected",
-        "power     budget 0 W, joules by counter, 12.3 W at rest",
-        "backend   cpu on cpu: onnx, at most 60 W, stops within 12.5 ms",
-        "backend   nvidia: not usable: no driver",
-        "tasks     1 open",
-        "  01JD attempt 2: preempted, 3 of 8 rows",
-        "preempted 2 times, last by owner_present: worker gone 3.5 ms after the cue, 7.2 ms at most",
-        "link      down for 3 s: connection refused",
-        "store     1 tasks, 4 results not yet settled, 53248 of 500000000 bytes",
-    ]
 
 
 def test_the_command_line_itself_loads_nothing_of_the_service() -> None:

@@ -356,3 +356,48 @@ def test_an_agent_that_hangs_does_not_hang_its_caller(path: Path) -> None:
         mute.listen()
         with pytest.raises(NoAgentAnswersError, match=r"no answer within 0.05 s"):
             ask(path, {"cmd": "status"}, timeout_s=0.05)
+
+
+async def test_who_watches_may_have_the_last_word_again_and_again(path: Path) -> None:
+    """For a screen on which ages grow; a line that comes in pieces meanwhile is not torn."""
+    going_on = asyncio.Event()
+
+    async def changes(_: Request) -> AsyncGenerator[Answer, None]:
+        yield {"n": 1}
+        await going_on.wait()
+        yield {"n": 2, "padding": "x" * 300_000}
+        await asyncio.Event().wait()
+
+    async with ControlServer(path, CommandTable(streams={"watch": changes})):
+        lines = watch(path, every_s=0.02)
+        for _ in range(3):
+            assert (await asyncio.to_thread(next, lines))["n"] == 1
+        going_on.set()
+        async with asyncio.timeout(10):
+            while (await asyncio.to_thread(next, lines))["n"] == 1:
+                pass
+        await asyncio.to_thread(lines.close)
+
+
+@pytest.mark.parametrize(
+    ("number", "absent", "does"),
+    [
+        (errno.ENOENT, True, "systemctl start parkwatt"),
+        (errno.ECONNREFUSED, True, "systemctl start parkwatt"),
+        (errno.EACCES, False, "as a member of control.group"),
+        (errno.ECONNRESET, False, "too many clients"),
+    ],
+)
+def test_who_is_not_answered_is_told_what_to_do(
+    path: Path, monkeypatch: pytest.MonkeyPatch, number: int, absent: bool, does: str
+) -> None:
+    class Refusing(socket.socket):  # what the kernel says to who is not root
+        def connect(self, _: object) -> None:
+            raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(socket, "socket", Refusing)
+    with pytest.raises(NoAgentAnswersError) as refused:
+        ask(path, {"cmd": "status"})
+    assert os.strerror(number) in str(refused.value)
+    assert does in refused.value.fix
+    assert refused.value.absent is absent

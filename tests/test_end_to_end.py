@@ -189,7 +189,8 @@ async def test_a_fleet_backend_gets_every_row_through_a_crash_and_an_owner(
 
 
 @pytest.mark.parametrize(
-    "module", ["numpy", "onnxruntime", "tflite_runtime", "joserfc", "rich", "cryptography"]
+    "module",
+    ["numpy", "onnxruntime", "tflite_runtime", "joserfc", "rich", "cryptography", "prometheus_client"],
 )
 async def test_the_supervisor_never_imports(tmp_path: Path, module: str) -> None:
     program = (

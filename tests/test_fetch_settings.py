@@ -7,9 +7,12 @@ import pytest
 from config_files import config_file
 from https_server import HttpsServer
 
+from agent.check.person import Person
 from agent.check.places import input_places, model_source
 from agent.settings import ConfigError, InputSettings, ModelSettings, Settings, load
 from benchmarks.certificates import Authority
+
+ME = Person.asking()
 
 
 def loaded(folder: Path, more: str) -> Settings:
@@ -68,16 +71,16 @@ async def test_a_source_that_answers_with_the_right_certificate_is_usable(
     server: HttpsServer, authority: Authority
 ) -> None:
     url = server.url("/models")
-    finding = await model_source(ModelSettings(source=url, private_networks=True, ca_file=authority.path))
+    finding = await model_source(ModelSettings(source=url, private_networks=True, ca_file=authority.path), ME)
     assert finding.ok
     assert server.requests == []  # it is only connected to
 
 
 async def test_a_source_that_cannot_be_used_says_why(server: HttpsServer, authority: Authority) -> None:
     url = server.url("/models")
-    stranger = await model_source(ModelSettings(source=url, private_networks=True))
+    stranger = await model_source(ModelSettings(source=url, private_networks=True), ME)
     assert "certificate is not trusted" in stranger.text
-    private = await model_source(ModelSettings(source=url, ca_file=authority.path))
+    private = await model_source(ModelSettings(source=url, ca_file=authority.path), ME)
     assert "private_networks = true would allow it" in private.text
     assert not stranger.ok
     assert not private.ok
@@ -86,6 +89,6 @@ async def test_a_source_that_cannot_be_used_says_why(server: HttpsServer, author
 
 def test_folders_of_inputs_are_looked_at(tmp_path: Path) -> None:
     inputs = InputSettings(file_dirs=(tmp_path, tmp_path / "absent"), hosts=("data.example",))
-    here, absent, hosts = input_places(inputs)
+    here, absent, hosts = input_places(inputs, ME)
     assert (here.ok, absent.ok, hosts.ok) == (True, False, True)
     assert "inputs.file_dirs" in absent.fix

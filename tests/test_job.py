@@ -110,6 +110,7 @@ def test_priority_then_deadline_then_arrival_decides() -> None:
 
 def test_a_lease_is_only_ever_prolonged() -> None:
     owed = job(1)
+    owed.lease_end_ns = 60 * 10**9
     owed.renew(10**9)
     owed.renew(5)
     assert owed.lease_end_ns == 10**9 + 60 * 10**9
@@ -119,3 +120,10 @@ def test_committed_rows_survive_the_store() -> None:
     origin = Origin("null", "null", (Tensor("x", "UINT8", (4,)),))
     outputs, account = packed(chunk(3, 5), origin)
     assert unpacked(3, 5, outputs, account) == (chunk(3, 5), origin)
+
+
+def test_a_lease_that_has_run_out_is_renewed_by_nothing() -> None:
+    owed = job(1)
+    owed.lease_end_ns = 60 * 10**9
+    owed.renew(60 * 10**9 + 1)
+    assert owed.lease_end_ns == 60 * 10**9

@@ -37,7 +37,7 @@ async def test_work_that_was_delivered_and_not_finished_comes_again_after_a_kill
             # A publish goes behind the PUBACKs: its answer says that the broker has them.
             await agent.publish("fleet/event", b"")
         async with running(after.link(broker.port)):
-            await eventually(lambda: len(after.messages) == 15)
+            await eventually(lambda: len(after.messages) == 15 and after.ups)
             assert after.payloads == tasks[5:]
             assert after.ups == [True]
         last = Probe()

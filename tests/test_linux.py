@@ -182,10 +182,12 @@ def test_the_operator_is_told_once_who_is_silent_and_who_is_there(
 
 async def test_the_check_says_which_sensor_is_silent_and_which_this_computer_has(sysfs: Sysfs) -> None:
     sysfs.zone(0, "soc-thermal", "45000")
-    missing = await signal_source(opened(sysfs, **{vss.CHIP_TEMPERATURE: "thermal:cpu-thermal"}))
+    missing, _ = await signal_source(opened(sysfs, **{vss.CHIP_TEMPERATURE: "thermal:cpu-thermal"}))
     assert not missing.ok
     assert "thermal:cpu-thermal does not answer; here: thermal:soc-thermal" in missing.text
-    assert (await signal_source(opened(sysfs, **{vss.CHIP_TEMPERATURE: "thermal:soc-thermal"}))).ok
+    there, heard = await signal_source(opened(sysfs, **{vss.CHIP_TEMPERATURE: "thermal:soc-thermal"}))
+    assert there.ok
+    assert heard == {vss.CHIP_TEMPERATURE}
 
 
 CHIP = vss.CHIP_TEMPERATURE

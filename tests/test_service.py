@@ -226,11 +226,11 @@ async def test_a_lease_that_is_not_renewed_ends_the_task(tmp_path: Path, iotcore
 async def test_a_long_task_renews_its_lease_while_it_runs(tmp_path: Path, iotcore: Broker) -> None:
     config = write_config(tmp_path, iotcore.port, run_us=SLOW_US)
     async with agent(config), wire_fleet(iotcore.port, TOPICS) as fleet:
-        fleet.send(task("night-1", count=40, lease_s=1.2))
+        fleet.send(task("night-1", count=80, lease_s=3))
         await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
         assert TaskState.RUNNING in fleet.states_of("night-1")
         assert TaskState.EXPIRED not in fleet.states_of("night-1")
-        assert_each_row_once(fleet, "night-1", 40)
+        assert_each_row_once(fleet, "night-1", 80)
 
 
 def tensor(**changes: Any) -> list[Tensor]:

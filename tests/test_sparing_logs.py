@@ -2,12 +2,14 @@
 
 import io
 import logging
+import sys
+import threading
 from collections.abc import Iterator
 
 import pytest
 
 from agent import logs
-from agent.sparing_logs import ALIKE_MOST, KINDS_MOST, WINDOW_S, Sparing
+from agent.sparing_logs import ALIKE_MOST, KIND_MAX_CHARS, KINDS_MOST, WINDOW_S, Sparing
 
 
 def record(message: str, *arguments: object, at_s: float = 0.0) -> logging.LogRecord:
@@ -51,6 +53,42 @@ def test_many_kinds_cost_memory_that_ends() -> None:
     for number in range(10 * KINDS_MOST):
         sparing.filter(record(f"kind {number}"))
     assert len(sparing._windows) == KINDS_MOST
+
+
+def test_an_enormous_message_is_not_remembered_whole() -> None:
+    sparing = Sparing()
+    for number in range(100):
+        sparing.filter(record("x" * 100_000 + str(number)))
+    assert sum(len(message) for _, message in sparing._windows) <= KIND_MAX_CHARS
+
+
+@pytest.mark.usefixtures("eager_threads")
+def test_threads_that_log_at_once_do_not_trip_over_each_other() -> None:
+    sparing = Sparing()
+    faults: list[BaseException] = []
+
+    def flood(thread: int) -> None:
+        try:
+            for number in range(40 * KINDS_MOST):
+                sparing.filter(record(f"kind {thread} {number}"))
+        except (KeyError, RuntimeError) as error:
+            faults.append(error)
+
+    threads = [threading.Thread(target=flood, args=(thread,)) for thread in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not faults
+
+
+@pytest.fixture
+def eager_threads() -> Iterator[None]:
+    """The interpreter changes threads as often as it can."""
+    usual_s = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)
+    yield
+    sys.setswitchinterval(usual_s)
 
 
 @pytest.fixture

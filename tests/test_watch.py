@@ -19,10 +19,11 @@ from wire_fleet import task, wire_fleet
 from agent.check.sources import pushed_source
 from agent.control import ask
 from agent.protocol.keys import write_key_pair
-from agent.protocol.messages import Blocker, Mode
+from agent.protocol.messages import Mode
 from agent.protocol.reasons import Reason
 from agent.settings import load
-from agent.status import LinkStatus, OrdersStatus, PreemptionStatus, Status, StoreStatus, described
+from agent.status import BlockerStatus, LinkStatus, OrdersStatus, PreemptionStatus, Status, StoreStatus
+from agent.status_text import described
 from firmware_shims import vss
 from firmware_shims.clock import boottime_ns
 from firmware_shims.pushed import PushedOptions, PushedSignals
@@ -126,6 +127,35 @@ async def offline(folder: Path) -> AsyncIterator[RunningAgent]:
         yield car
 
 
+async def test_a_window_that_runs_and_a_schedule_say_until_when(tmp_path: Path) -> None:
+    noon = dt.datetime(2026, 11, 22, 12, tzinfo=dt.UTC)
+    policy = 'schedule = ["sun 22:00-24:00"]\ntime_zone = "Europe/Berlin"'
+    config = write_config(tmp_path, free_port(), settle_s=300, policy=policy)
+    async with agent(config, wait_for_link=False, wall=noon.timestamp), watching(tmp_path) as watcher:
+        said = await watcher.until(lambda status: codes(status) == [1009])
+        (schedule,) = said["blockers"]
+        left = dt.datetime.fromisoformat(schedule["until"]) - dt.datetime.now(dt.UTC)
+        assert abs(left - dt.timedelta(hours=9)) < dt.timedelta(minutes=1)
+        assert said["time_zone"] == "Europe/Berlin"
+
+
+async def test_a_car_that_settles_says_when_it_will_be_ready(tmp_path: Path) -> None:
+    config = write_config(tmp_path, free_port(), settle_s=300)
+    async with agent(config, wait_for_link=False), watching(tmp_path) as watcher:
+        said = await watcher.until(lambda status: status["mode"] == "settling")
+        (window,) = said["blockers"]
+        left = dt.datetime.fromisoformat(window["until"]) - dt.datetime.now(dt.UTC)
+        assert dt.timedelta(seconds=200) < left <= dt.timedelta(seconds=300)
+
+
+async def test_a_link_that_is_down_says_when_it_is_tried_again(tmp_path: Path) -> None:
+    async with offline(tmp_path), watching(tmp_path) as watcher:
+        while (link := (await watcher.next())["link"])["next_try"] is None:
+            await asyncio.to_thread(ask, tmp_path / "agent.sock", {"cmd": "pause"})
+            await asyncio.to_thread(ask, tmp_path / "agent.sock", {"cmd": "resume"})
+        assert not link["up"]
+
+
 # For people
 
 
@@ -202,7 +232,9 @@ def test_check_takes_the_running_agents_word_for_what_is_pushed(tmp_path: Path) 
     assert "2 signals, to be pushed over" in unseen.text
     running = status(OrdersStatus())
     assert pushed_source(source, settings, running).ok
-    running.blockers = [Blocker(Reason.UNKNOWN_SIGNAL, "unknown_signal", vss.SPEED, "a good reading", NOW)]
+    running.blockers = [
+        BlockerStatus(Reason.UNKNOWN_SIGNAL, "unknown_signal", vss.SPEED, "a good reading", NOW)
+    ]
     silent = pushed_source(source, settings, running)
     assert not silent.ok
     assert silent.text == f"the agent that runs now has no good value of {vss.SPEED}"

@@ -1,7 +1,9 @@
 """A model cannot take the car with it: what a worker gave up before it saw the model, tried from inside."""
 
+import asyncio
 import hashlib
 import re
+import shutil
 import socket
 import struct
 from pathlib import Path
@@ -52,9 +54,21 @@ async def outcome(attempt: str, model: Model, target: str = "", *, needs: str) -
 async def test_this_machine_holds_every_limit_or_says_which_not() -> None:
     async with started("null") as worker:
         await worker.probe()
-        assert len(worker.limits) == 8
+        assert len(worker.limits) == 9
         always = [limit for limit in worker.limits if not re.search("Landlock|seccomp", limit.name)]
         assert [limit for limit in always if limit.why] == []
+
+
+async def test_the_owners_programs_come_before_a_worker_at_the_disk() -> None:
+    if (ionice := shutil.which("ionice")) is None:
+        pytest.skip("no ionice on the PATH")
+    async with started("null") as worker:
+        await worker.probe()
+        asked = await asyncio.create_subprocess_exec(
+            ionice, "-p", str(worker.pid), stdout=asyncio.subprocess.PIPE
+        )
+        said, _ = await asked.communicate()
+        assert said.decode().strip() == "best-effort: prio 7"
 
 
 async def test_every_thread_of_a_worker_has_given_up_its_privileges() -> None:

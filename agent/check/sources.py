@@ -2,7 +2,7 @@
 
 import asyncio
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Final
 
 from agent.check.finding import Finding, broken, works
@@ -20,35 +20,38 @@ ARRIVAL_S: Final = 4.0
 """Every message of a car that is awake has come by then; a KUKSA provider that repeats each second takes two."""
 
 
-async def signal_source(source: Source) -> Finding:
-    """Listen for a moment: whether the interface opens and anything of the map arrives."""
-    listener = _Listener(asyncio.get_running_loop())
+async def signal_source(source: Source) -> tuple[Finding, frozenset[str]]:
+    """Listen for a moment: whether the interface opens, and which signals of the map arrive."""
+    listener = _Listener(asyncio.get_running_loop(), frozenset(source.stale_after_s))
     stop = threading.Event()
     with warnings_of("firmware_shims") as warned:
         listening = asyncio.create_task(asyncio.to_thread(source.run, listener, stop))
-        arrived = asyncio.create_task(listener.arrived.wait())
-        await asyncio.wait({listening, arrived}, timeout=ARRIVAL_S, return_when=asyncio.FIRST_COMPLETED)
+        complete = asyncio.create_task(listener.complete.wait())
+        await asyncio.wait({listening, complete}, timeout=ARRIVAL_S, return_when=asyncio.FIRST_COMPLETED)
         stop.set()
-        arrived.cancel()
+        complete.cancel()
         try:
             await listening
         except (OSError, ValueError) as error:
             warned.append(str(error))
-    if listener.arrived.is_set():
-        return works("signals", source.name, f"{len(listener.good)} signals arrive")
+    return _heard(source, listener, warned), frozenset(listener.good)
+
+
+def _heard(source: Source, listener: "_Listener", warned: Sequence[str]) -> Finding:
+    known = len(source.stale_after_s)
+    if listener.good:
+        silent = sorted(source.stale_after_s.keys() - listener.good)
+        missed = f"; not in {ARRIVAL_S:g} s: {', '.join(silent)}" if silent else ""
+        if silent and warned:
+            missed += f" ({warned[-1]})"
+        return works("signals", source.name, f"{len(listener.good)} of {known} signals arrive{missed}")
     if warned:
         return broken("signals", source.name, warned[-1], "correct map or options, or bring the interface up")
     if listener.connected:
-        return broken(
-            "signals",
-            source.name,
-            f"the interface is up, and none of the {len(source.stale_after_s)} known signals came in"
-            f" {ARRIVAL_S:g} s",
-            "wake the car, or name the map of this car",
-        )
-    return broken(
-        "signals", source.name, f"nothing came in {ARRIVAL_S:g} s", "check the interface named in options"
-    )
+        text = f"the interface is up, and none of the {known} known signals came in {ARRIVAL_S:g} s"
+        return broken("signals", source.name, text, "wake the car, or name the map of this car")
+    text = f"nothing came in {ARRIVAL_S:g} s"
+    return broken("signals", source.name, text, "check the interface named in options")
 
 
 def pushed_source(source: PushedSignals, settings: Settings, running: Status | None) -> Finding:
@@ -81,32 +84,53 @@ def region(settings: Settings, sources: Sequence[Source]) -> Finding:
     return works("region", vehicle.region, text)
 
 
-def guards(policy: PolicySettings, sources: Sequence[Source]) -> Finding:
-    """Whether the sources together offer every signal without which no work is ever allowed."""
+def guards(
+    policy: PolicySettings, sources: Sequence[Source], heard: Mapping[str, frozenset[str]]
+) -> Iterator[Finding]:
+    """Whether the sources together offer every signal without which no work is ever allowed, and whether it comes.
+
+    `heard` by the name of each source that was listened to. One from which nothing came has a finding of its own.
+    """
     offered = frozenset(path for source in sources for path in source.stale_after_s)
     required = required_signals(policy)
     if missing := sorted(required - offered):
         text = f"no source offers {', '.join(missing)}: work is never allowed"
-        return broken("policy", "required signals", text, "add a source that does, or a map with these paths")
+        yield broken("policy", "required signals", text, "add a source that does, or a map with these paths")
+        return
+    silent = sorted(required - _may_come(sources, heard))
+    if silent:
+        text = f"{', '.join(silent)} did not come in {ARRIVAL_S:g} s: no work is allowed without"
+        yield broken(
+            "policy", "required signals", text, "see whether the car sends it, or add a source that does"
+        )
+        return
     text = f"all {len(required)} are offered"
     if blind := [condition.name for condition in unwatched(offered)]:
         text += f"; no source offers what these guards need, so they do not apply: {', '.join(blind)}"
-    return works("policy", "required signals", text)
+    yield works("policy", "required signals", text)
+
+
+def _may_come(sources: Sequence[Source], heard: Mapping[str, frozenset[str]]) -> frozenset[str]:
+    """What came, and all that those offer from which nothing came, or that were not listened to."""
+    return frozenset(
+        path for source in sources for path in heard.get(source.name) or frozenset(source.stale_after_s)
+    )
 
 
 class _Listener:
-    """A sink that only notes that something came. Called from the source's thread."""
+    """A sink that only notes what came. Called from the source's thread."""
 
-    def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
-        self.arrived = asyncio.Event()
+    def __init__(self, loop: asyncio.AbstractEventLoop, known: frozenset[str]) -> None:
+        self.complete = asyncio.Event()
         self.connected = False
         self.good: set[str] = set()
+        self._known = known
         self._loop = loop
 
     def update(self, readings: Sequence[Reading]) -> None:
         self.good.update(reading.path for reading in readings if reading.quality is Quality.GOOD)
-        if self.good:
-            self._loop.call_soon_threadsafe(self.arrived.set)
+        if self.good >= self._known:
+            self._loop.call_soon_threadsafe(self.complete.set)
 
     def heard(self, source: str, now_ns: int) -> None:
         del source, now_ns

@@ -16,6 +16,8 @@ from agent.link.wire import Wire
 OVERRUN = 4
 """Unacknowledged messages, in Receive Maximums, at which we stop reading: rumqttd ignores Receive Maximum."""
 GOODBYE_S = 1.0
+SLEPT_S = 60.0
+"""A gap so long between two looks means that this computer slept: the broker has given the connection up, or will."""
 NORMAL_DISCONNECTION = 0x00
 DISCONNECT_WITH_WILL = 0x04
 
@@ -57,6 +59,11 @@ class Connection:
         self.outdated = False
         """It was ended because its credentials have been renewed."""
 
+    @property
+    def outgoing(self) -> int:
+        """Publishes that are not answered yet."""
+        return len(self._window) + self._window.waiting
+
     async def open(self) -> None:
         """Dial, connect and subscribe, or raise LinkDown. Call `abort` afterwards in any case."""
         credentials = self._credentials = self._read_credentials()
@@ -70,9 +77,13 @@ class Connection:
         """Keep the connection alive until it ends; raises LinkDown, or what `on_message` raised."""
         while not self._ended.done():
             wait_s = min(self._wire.keep_alive(), self._options.renewal_s)
+            looked_ns = self._clock()
             await asyncio.wait([self._ended], timeout=wait_s)
+            slept_s = (self._clock() - looked_ns) / 1e9 - wait_s
             silent_s = (self._clock() - self._heard_ns) / 1e9
-            if self._window and silent_s > self._options.stall_s:
+            if slept_s > SLEPT_S:
+                self.ended(LinkDown(f"this computer slept for {slept_s:.0f} s"))
+            elif self._window and silent_s > self._options.stall_s:
                 self.ended(
                     LinkDown(f"{len(self._window)} publishes under way, no PUBACK for {silent_s:.0f} s")
                 )

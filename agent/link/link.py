@@ -24,6 +24,8 @@ class LinkStatus:
     connects: int
     error: str
     """Why the last connection ended or could not be made; empty before the first failure."""
+    next_try_ns: int | None = None
+    """When it will be made again, on the link's clock; of no meaning while it is up."""
 
 
 class Link:
@@ -63,6 +65,11 @@ class Link:
         """Whether a publish would be sent now."""
         return self.status.up
 
+    @property
+    def outgoing(self) -> int:
+        """Publishes that the broker has not answered yet, those that wait for its Receive Maximum among them."""
+        return 0 if self._connection is None else self._connection.outgoing
+
     def publish(
         self, topic: str, payload: bytes, *, retain: bool = False, hints: Hints = NO_HINTS
     ) -> asyncio.Future[None]:
@@ -86,6 +93,7 @@ class Link:
                 while not self._closing:
                     wait_s = self._retry.after(await self._attempt())
                     if not self._closing:
+                        self.status = replace(self.status, next_try_ns=self._clock() + round(wait_s * 1e9))
                         await asyncio.sleep(wait_s)
         except TimeoutError:
             if not self._closing:

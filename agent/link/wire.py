@@ -3,11 +3,14 @@
 aiomqtt wires paho into the event loop; paho speaks MQTT. What they do with what arrives is replaced here,
 because aiomqtt acknowledges a message before our code has it, takes a negative PUBACK for success, keeps
 an incoming queue that drops or grows, and forgets what CONNACK and DISCONNECT say.
+
+The bytes are ours, too: the socket is read in large pieces (`inflow`), the two packets of every message are read and
+written here (`packets`), and all that is queued in a round of the loop leaves at once. Everything else is paho's.
 """
 
 import logging
 import socket
-import ssl
+import time
 from typing import Protocol
 
 import aiomqtt
@@ -17,9 +20,12 @@ from paho.mqtt.properties import Properties
 from paho.mqtt.reasoncodes import ReasonCode
 from paho.mqtt.subscribeoptions import SubscribeOptions
 
+from agent.link import packets
 from agent.link.errors import LinkDown
+from agent.link.inflow import Inflow, Oversize
 from agent.link.options import LinkOptions, Will
-from agent.link.properties import PackedProperties, connect_properties, will_properties
+from agent.link.outflow import join_packets
+from agent.link.properties import connect_properties, will_properties
 from agent.link.window import Outgoing
 
 GRANTED_QOS_1 = 0x01
@@ -62,7 +68,6 @@ class Wire(aiomqtt.Client):
             keepalive=options.keepalive_s,
             will=_will(options.will),
             properties=connect_properties(options),
-            max_inflight_messages=0,  # no limit: SendWindow keeps it, paho searches everything at each PUBACK
             logger=_paho_log,
         )
         self._client.manual_ack_set(True)
@@ -72,6 +77,10 @@ class Wire(aiomqtt.Client):
         self._max_packet_bytes = options.max_packet_bytes
         self._where = f"{options.host}:{options.port}"
         self._reading = False
+        self._inflow = Inflow(options.max_packet_bytes)
+        self._waits_to_write = False
+        self._for_paho: bytes | None = b""
+        self._client._sock_recv = self._feed_paho  # type: ignore[method-assign]  # noqa: SLF001 - ours is the socket
 
     def connect(self, sock: socket.socket, password: str | None) -> None:
         """Take over `sock` and send the CONNECT."""
@@ -92,21 +101,23 @@ class Wire(aiomqtt.Client):
         )
         self._client.subscribe([(topic, terms) for topic in self._topics])
 
-    def publish_once(self, outgoing: Outgoing) -> int:
-        """Queue a PUBLISH with QoS 1 and give its packet identifier; LinkDown if the socket has gone."""
-        properties = PackedProperties(outgoing.packed)
-        info = self._client.publish(outgoing.topic, outgoing.payload, 1, outgoing.retain, properties)
-        if (
-            info.rc != mqtt.MQTT_ERR_SUCCESS
-        ):  # the socket has gone, or 65,535 others overtook one without a PUBACK
-            down = LinkDown(f"could not publish to {self._where}: {mqtt.error_string(info.rc)}")
+    def publish_once(self, outgoing: Outgoing, packet_id: int) -> None:
+        """Queue a PUBLISH with QoS 1; LinkDown if the socket has gone."""
+        if self._client.socket() is None:
+            down = LinkDown(f"could not publish to {self._where}: the connection has ended")
             self._listener.ended(down)
             raise down
-        return info.mid
+        packet = packets.publish(
+            outgoing.topic, packet_id, outgoing.packed, outgoing.payload, retain=outgoing.retain
+        )
+        self._client._packet_queue(mqtt.PUBLISH, packet, packet_id, 1)  # noqa: SLF001 - paho would pack it again
 
     def acknowledge(self, packet_id: int, qos: int) -> None:
         """Let the broker forget a message: PUBACK, or PUBCOMP from one that sends QoS 2 although it granted 1."""
-        self._client.ack(packet_id, qos)
+        if qos == 1:
+            self._client._packet_queue(mqtt.PUBACK, packets.puback(packet_id), packet_id, 1)  # noqa: SLF001 - as above
+        else:
+            self._client.ack(packet_id, qos)
 
     def keep_alive(self) -> float:
         """Ping, or end a connection that does not answer; gives the seconds after which to call again."""
@@ -143,19 +154,46 @@ class Wire(aiomqtt.Client):
         self._loop.add_reader(sock, self._read, sock)
 
     def _read(self, sock: "mqtt.SocketLike") -> None:
-        more = self._reading
-        while more:
-            try:
-                self._client.loop_read()
-            except Exception as error:  # noqa: BLE001 - no bytes of a broker may end more than its connection
-                self._listener.ended(LinkDown(f"unreadable packet from {self._where}: {error!r}"))
-                return
-            more = self._reading and isinstance(sock, ssl.SSLSocket) and sock.pending() > 0
-        incoming_bytes = self._client._in_packet["remaining_length"]  # noqa: SLF001 - paho itself has no limit
-        if incoming_bytes > self._max_packet_bytes:
+        try:
+            self._take_packets()  # that a pause has left
+            if self._reading and self._inflow.read(sock):
+                self._client._last_bytes_received = time.monotonic()  # noqa: SLF001 - or paho pings for nothing
+                self._take_packets()
+        except Oversize as packet:
             self._listener.ended(
-                LinkDown(f"{self._where} sends {incoming_bytes} bytes, we take {self._max_packet_bytes}")
+                LinkDown(f"{self._where} sends {packet.size} bytes, we take {self._max_packet_bytes}")
             )
+        except Exception as error:  # noqa: BLE001 - no bytes of a broker may end more than its connection
+            self._listener.ended(LinkDown(f"unreadable packet from {self._where}: {error!r}"))
+        if self._reading and self._inflow.over:
+            self._let_paho_read(None)
+
+    def _take_packets(self) -> None:
+        while self._reading and (packet := self._inflow.next()) is not None:
+            if packet.head & ~packets.PUBLISH_FREE_BITS == packets.PUBLISH_QOS_1:
+                message = packets.read_publish(packet.data, packet.start)
+                retain = bool(packet.head & packets.RETAIN)
+                self._arrived(
+                    message.topic, message.payload, qos=1, retain=retain, packet_id=message.packet_id
+                )
+            elif packet.head & packets.TYPE_BITS == packets.PUBACK:
+                self._listener.answered(*packets.read_puback(packet.data, packet.start))
+            else:
+                self._let_paho_read(packet.data)
+
+    def _let_paho_read(self, data: bytes | None) -> None:
+        """A packet; None for the end of the connection, which paho closes then, and says so."""
+        self._for_paho = data
+        self._client.loop_read()
+
+    def _feed_paho(self, bufsize: int) -> bytes:
+        """In place of reading from the socket."""
+        if self._for_paho is None:
+            return b""
+        if not self._for_paho:
+            raise BlockingIOError
+        data, self._for_paho = self._for_paho[:bufsize], self._for_paho[bufsize:]
+        return data
 
     def _on_socket_register_write(
         self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike"
@@ -163,10 +201,22 @@ class Wire(aiomqtt.Client):
         # Write in the next round of the loop and wait for the socket only if it is full, which is rare.
         self._loop.call_soon(self._write, sock)
 
+    def _on_socket_unregister_write(
+        self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike"
+    ) -> None:
+        if self._waits_to_write:
+            self._waits_to_write = False
+            self._loop.remove_writer(sock)
+
     def _write(self, sock: "mqtt.SocketLike") -> None:
+        join_packets(self._client._out_packet)  # noqa: SLF001 - paho makes a call of the socket for each
+        self._write_on(sock)
+
+    def _write_on(self, sock: "mqtt.SocketLike") -> None:
         self._client.loop_write()
-        if self._client.want_write() and self._client.socket() is sock:
-            self._loop.add_writer(sock, self._write, sock)
+        if self._client.want_write() and self._client.socket() is sock and not self._waits_to_write:
+            self._waits_to_write = True
+            self._loop.add_writer(sock, self._write_on, sock)
 
     def _on_socket_close(self, _client: mqtt.Client, _userdata: object, sock: "mqtt.SocketLike") -> None:
         self._reading = False
@@ -207,25 +257,23 @@ class Wire(aiomqtt.Client):
                 self._listener.ended(LinkDown(text, code.value))
         self._listener.subscribed()
 
-    def _on_publish(
-        self,
-        _client: mqtt.Client,
-        _userdata: object,
-        mid: int,
-        reason_code: ReasonCode,
-        _properties: Properties,
-    ) -> None:
-        self._listener.answered(mid, reason_code.value, reason_code.getName())
-
     def _on_message(self, _client: mqtt.Client, _userdata: object, message: mqtt.MQTTMessage) -> None:
+        """From paho: with QoS 0 or 2."""
+        self._arrived(
+            message._topic,  # noqa: SLF001 - as bytes: whether they are UTF-8 is looked at in one place
+            bytes(message.payload),
+            qos=message.qos,
+            retain=message.retain,
+            packet_id=message.mid,
+        )
+
+    def _arrived(self, topic: bytes, payload: bytes, *, qos: int, retain: bool, packet_id: int) -> None:
         try:
-            topic = message.topic
+            name = topic.decode()
         except UnicodeDecodeError:
             self._listener.ended(LinkDown(f"{self._where} sent a topic that is not UTF-8"))
             return
-        self._listener.arrived(
-            topic, bytes(message.payload), qos=message.qos, retain=message.retain, packet_id=message.mid
-        )
+        self._listener.arrived(name, payload, qos=qos, retain=retain, packet_id=packet_id)
 
     def _on_disconnect(
         self,

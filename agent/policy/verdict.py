@@ -33,13 +33,17 @@ _A_MOMENT_NS: Final = 1_000_000
 
 @dataclass(frozen=True, slots=True)
 class Blocker:
-    """One reason why no work is allowed: the value that was seen and the limit it broke."""
+    """One reason why no work is allowed: the value that was seen and the limit it broke.
+
+    `until_ns`: when time alone may end it, if nothing else changes; None where that is not known.
+    """
 
     reason: Reason
     cause: Cause
     value: Value | None
     limit: float | str | None
     since_ns: int
+    until_ns: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -213,7 +217,8 @@ def _look(condition: Condition, before: Standing, view: View) -> _Look:
     broken_ns = view.now_ns if before.broken_ns is None else before.broken_ns
     lapsed = before.lapsed or (judged.holds is False and counted)
     standing = Standing(broken_ns=broken_ns, lapsed=lapsed)
-    return _Look(condition, judged, standing, _blocker(condition, judged, broken_ns), next_ns=again_ns)
+    blocker = _blocker(condition, judged, broken_ns, again_ns)
+    return _Look(condition, judged, standing, blocker, next_ns=again_ns)
 
 
 def _dip(condition: Condition, judged: Judged, before: Standing, view: View) -> _Look | None:
@@ -257,9 +262,9 @@ def _holding(
     return _Look(condition, judged, standing, settled_ns=settled_ns, next_ns=next_ns)
 
 
-def _blocker(condition: Condition, judged: Judged, since_ns: int) -> Blocker:
+def _blocker(condition: Condition, judged: Judged, since_ns: int, until_ns: int | None) -> Blocker:
     reason = Reason.UNKNOWN_SIGNAL if judged.holds is None else condition.reason
-    return Blocker(reason, condition.cause, judged.value, judged.limit, since_ns)
+    return Blocker(reason, condition.cause, judged.value, judged.limit, since_ns, until_ns)
 
 
 def _broken(looks: Sequence[_Look]) -> tuple[Blocker, ...]:
@@ -280,7 +285,7 @@ def _settling(looks: Sequence[_Look], now_ns: int) -> tuple[Blocker, ...]:
     limit = f"{last.condition.reason.label} to stay clear"
     since_ns = last.standing.held_ns or now_ns
     left_s = round((settled_ns - now_ns) / NS, 1)
-    return (Blocker(Reason.SETTLING, last.condition.cause, left_s, limit, since_ns),)
+    return (Blocker(Reason.SETTLING, last.condition.cause, left_s, limit, since_ns, settled_ns),)
 
 
 def _remembered(verdict: Verdict, looks: Sequence[_Look], view: View, whereabouts: Whereabouts) -> Memory:

@@ -8,6 +8,7 @@ from agent.protocol import messages
 from agent.protocol.reasons import Reason
 
 ISSUED_AT: Final = dt.datetime(2026, 11, 22, 1, 0, tzinfo=dt.UTC)
+TRACEPARENT: Final = "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01"
 MODEL_SHA256: Final = hashlib.sha256(b"the bytes of the model file").hexdigest()
 
 TASK: Final = messages.Task(
@@ -29,6 +30,7 @@ TASK: Final = messages.Task(
         )
     ],
     outputs=[messages.RequestedOutput("target_label")],
+    parameters={"traceparent": TRACEPARENT},
 )
 TASK_TAIL: Final = bytes(range(32))
 
@@ -64,6 +66,7 @@ EVENT: Final = messages.Event(
     rows_done=1,
     rows_total=2,
     reason=messages.ReasonInfo.of(Reason.OWNER_PRESENT, "driver door open"),
+    parameters=messages.Carried(TRACEPARENT),
 )
 
 RESULT: Final = messages.Result(
@@ -87,6 +90,7 @@ RESULT: Final = messages.Result(
         backend="cpu",
         device="cpu",
     ),
+    parameters=messages.Carried(TRACEPARENT),
 )
 
 STATE: Final = messages.State(

@@ -29,6 +29,10 @@ Dimension = Annotated[int, msgspec.Meta(ge=1, le=2**31)]
 Name = Annotated[str, msgspec.Meta(max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f]+\Z")]
 """Text for people and logs: without control characters, so without terminal escapes."""
 ReasonName = Annotated[str, msgspec.Meta(extra_json_schema={"enum": [reason.label for reason in Reason]})]
+Traceparent = Annotated[
+    str, msgspec.Meta(pattern=r"^00-(?!0{32})[0-9a-f]{32}-(?!0{16})[0-9a-f]{16}-[0-9a-f]{2}\Z")
+]
+"""W3C Trace Context, version 00."""
 Row = Annotated[int, msgspec.Meta(ge=0, le=2**31)]
 RowRange = tuple[Row, Row]
 """Half-open `[from, to)`."""
@@ -159,9 +163,16 @@ class Limits(msgspec.Struct, omit_defaults=True):
     energy_j: Annotated[float, msgspec.Meta(gt=0)] | None = None
 
 
+class Carried(msgspec.Struct, omit_defaults=True):
+    """What of a task's `parameters` comes back with its events and results: a valid `traceparent`, as version 00."""
+
+    traceparent: Traceparent | None = None
+
+
 class Task(msgspec.Struct, omit_defaults=True):
     """A unit of leased work. (id, attempt) is its identity; the attempt is the fencing number.
 
+    `parameters` are the fleet's own; `traceparent` among them (W3C Trace Context) comes back, a malformed one does not.
     `rows` limits the work to `[from, to)`; `outputs` empty means every output of the model.
     """
 
@@ -230,6 +241,7 @@ class Event(msgspec.Struct):
     rows_done: Row
     rows_total: Row
     reason: ReasonInfo | None = None
+    parameters: Carried | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Raise ValueError for a time that is not UTC."""
@@ -261,6 +273,7 @@ class Result(msgspec.Struct):
     final: bool
     outputs: list[Tensor]
     usage: Usage
+    parameters: Carried | msgspec.UnsetType = msgspec.UNSET
 
     def __post_init__(self) -> None:
         """Raise ValueError for an empty range of rows."""

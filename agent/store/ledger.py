@@ -12,13 +12,16 @@ from agent.protocol.messages import TaskState
 from agent.store.dead_letters import DeadLetters
 from agent.store.errors import RowsRefused, TaskEnded, UnknownTask
 from agent.store.facts import Facts
+from agent.store.history import History
+from agent.store.listing import Listing
 from agent.store.notes import Notes
 from agent.store.ranges import Range, gaps, merged
 from agent.store.records import Acceptance, Counts, NewTask, Outcome, PendingRows, TaskRow, Unsettled
 from agent.store.room import Room
+from agent.store.spent import SpentByTask
 
 SELECT_TASKS = """SELECT id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority, expires_at,
-    lease_s, reason_code, reason_text, state_at, rows_answered, told, state FROM tasks """
+    lease_s, traceparent, reason_code, reason_text, state_at, rows_answered, told, state FROM tasks """
 
 KEEP_S: Final = 86_400.0
 """How long an identity is remembered after its task has expired."""
@@ -27,7 +30,7 @@ Settlement = tuple[str, int, int, int]
 
 
 class Ledger:
-    """Tasks, rows and results over one connection, with `facts`, `notes` and `dead_letters` beside them.
+    """Tasks, rows and results over one connection, with what is kept beside them under names of its own.
 
     Operations on a task raise `UnknownTask`, and `TaskEnded` where they need an open one.
     """
@@ -37,6 +40,9 @@ class Ledger:
         self.facts = Facts(connection)
         self.notes = Notes(connection)
         self.dead_letters = DeadLetters(connection)
+        self.history = History(connection)
+        self.spent = SpentByTask(connection)
+        self.listing = Listing(connection)
         self.room = Room(connection)
         self._execute = connection.execute
 
@@ -253,7 +259,7 @@ class Ledger:
     def _insert(self, task: NewTask) -> TaskRow:
         inserted = self._execute(
             """INSERT INTO tasks (id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority,
-                expires_at, lease_s, state, state_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
+                expires_at, lease_s, traceparent, state, state_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)""",
             (
                 task.id,
                 task.attempt,
@@ -265,6 +271,7 @@ class Ledger:
                 task.priority,
                 task.expires_at,
                 task.lease_s,
+                task.traceparent,
                 TaskState.ACCEPTED.value,
                 task.received_at,
             ),

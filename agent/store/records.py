@@ -24,6 +24,8 @@ class NewTask:
     priority: int
     expires_at: float
     lease_s: float
+    traceparent: str | None = None
+    """The trace that it belongs to: its events carry it, also when the task itself is forgotten."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +46,7 @@ class TaskRow:
     priority: int
     expires_at: float
     lease_s: float
+    traceparent: str | None
     reason_code: int | None
     reason_text: str
     state_at: float

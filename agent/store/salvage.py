@@ -1,8 +1,8 @@
 """A broken store is replaced by a new one with everything that can still be read of it and means something.
 
 Saved are the results that the fleet has not confirmed, the ends it has not heard of, the tasks that are open, the
-identities that stand against replays, the facts and the notes. Rows that were done and in no result yet are computed
-again. What is kept was checked: a task's bytes by their hash, a result's by their CRC.
+identities that stand against replays, the facts, the notes and the account of the days. Rows that were done and in no
+result yet are computed again. What is kept was checked: a task's bytes by their hash, a result's by their CRC.
 """
 
 import datetime as dt
@@ -22,6 +22,7 @@ from agent.protocol.messages import Attempt, Id, Result, Row, TaskState
 from agent.protocol.reasons import Reason, Refused
 from agent.store.aside import mark_read, set_aside
 from agent.store.database import HEADER, MAGIC, create, read_only
+from agent.store.history import DaySum
 from agent.store.ledger import Ledger
 from agent.store.readable import Readable
 
@@ -87,6 +88,7 @@ class Salvage:
         """Copy all of it. A `boot` that cannot be read becomes `boot_at_least`."""
         self._copy_facts(boot_at_least)
         self._copy_notes()
+        self._copy_history()
         self._copy_tasks()
         self._copy_results()
         self._copy_bodies()
@@ -106,6 +108,18 @@ class Salvage:
         for _, name, body in self._readable.rows("rowid, name, body", "notes", "rowid"):
             if isinstance(name, str) and isinstance(body, bytes) and name != NOTE:
                 self._new("INSERT OR IGNORE INTO notes VALUES (?, ?)", (name, body))
+
+    def _copy_history(self) -> None:
+        """The account of the days; a store of an older schema has none."""
+        if self._readable.one("SELECT 1 FROM sqlite_master WHERE name = ?", "history") is None:
+            return
+        for _, *values in self._readable.rows("key, day, what, name, amount", "history", "key"):
+            try:
+                each = msgspec.convert(values, DaySum)
+            except msgspec.ValidationError:
+                self._readable.complete = False
+            else:
+                self._ledger.history.add([each])
 
     def _copy_tasks(self) -> None:
         for row in self._readable.rows(", ".join(_Task._fields), "tasks", "key"):

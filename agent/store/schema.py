@@ -79,6 +79,26 @@ MIGRATIONS: Sequence[Migration] = (
         """CREATE TABLE dead_letter_counts (reason_code INTEGER PRIMARY KEY, messages INTEGER NOT NULL)""",
         """ALTER TABLE results ADD COLUMN crc INTEGER""",  # CRC-32 of the body, for when the file is broken
     ),
+    (
+        """CREATE TABLE history (
+            key INTEGER PRIMARY KEY,
+            day TEXT NOT NULL,
+            what TEXT NOT NULL,
+            name TEXT NOT NULL,
+            amount REAL NOT NULL,
+            UNIQUE (day, what, name)
+        )""",
+        """CREATE TABLE spent (
+            task INTEGER NOT NULL REFERENCES tasks (key) ON DELETE CASCADE,
+            source TEXT NOT NULL,
+            rows INTEGER NOT NULL,
+            device_s REAL NOT NULL,
+            energy_j REAL,
+            at REAL NOT NULL,
+            PRIMARY KEY (task, source)
+        ) WITHOUT ROWID""",
+        """ALTER TABLE tasks ADD COLUMN traceparent TEXT""",
+    ),
 )
 
 

@@ -43,12 +43,13 @@ class GroupLost(Exception):  # noqa: N818 - stays in this file
 class Writer:
     """Runs jobs on the ledger of `connection`, which is its own from here on. Used from one event loop.
 
-    `last_commit_ns` and `busy_since_ns` (None when idle) are stamps of `clock`: a disk that hangs shows as
-    an old `busy_since_ns`, a thread that died as `alive` False.
+    `commits` counts transactions. `last_commit_ns` and `busy_since_ns` (None when idle) are stamps of `clock`: a
+    disk that hangs shows as an old `busy_since_ns`, a thread that died as `alive` False.
     """
 
     def __init__(self, connection: sqlite3.Connection, path: Path, ballast: Ballast, clock: Clock) -> None:
         self.path = path
+        self.commits = 0
         self.last_commit_ns = clock()
         self.busy_since_ns: int | None = None
         self.on_stuck: Callable[[bool], None] = lambda _: None
@@ -72,6 +73,11 @@ class Writer:
     def alive(self) -> bool:
         """Whether the thread runs; without a fault it ends by `close` only."""
         return self._thread.is_alive()
+
+    @property
+    def queued(self) -> int:
+        """How many jobs nobody has begun with."""
+        return self._queue.qsize()
 
     @property
     def waiting(self) -> int:
@@ -163,6 +169,7 @@ class Writer:
         except (GroupLost, sqlite3.Error) as error:
             self._give_up(group, error)
             return
+        self.commits += 1
         self.last_commit_ns = self._clock()
         for entry in left:
             self._waiting.add(entry)

@@ -1,0 +1,20 @@
+"""What the account of a day is made of, as it stands on disk. Each has sums of its own by a second name."""
+
+from typing import Final
+
+MODE: Final = "mode_s"
+"""Seconds by mode, and `ASLEEP`."""
+ASLEEP: Final = "asleep"
+FIRST: Final = "first_s"
+"""Seconds by reason code, each moment for its first blocker alone."""
+ANY: Final = "any_s"
+"""Seconds by reason code, each moment for every reason that blocked."""
+TASKS: Final = "tasks"
+"""Tasks by the state in which they ended."""
+ROWS: Final = "rows"
+"""Rows by the source of their joules, as are the three below."""
+ENERGY: Final = "energy_j"
+IDLE: Final = "idle_j"
+PACK: Final = "pack_j"
+PREEMPTED: Final = "preempted"
+"""Preemptions by reason code."""
