@@ -35,8 +35,9 @@ class Batch:
 
     def fill(self, slot: Slot) -> None:
         """Copy the inputs of every part into its place; shared ones are the same for all of them."""
+        rows = self.rows
         for view, tensor in zip(slot.inputs, self.program.inputs, strict=True):
-            row_bytes = len(view) // self.rows
+            row_bytes = len(view) // rows
             place = 0
             for part in self.parts:
                 raw = part.job.input(tensor.name)
@@ -49,12 +50,12 @@ class Batch:
 
     def split(self, slot: Slot, spent: Spending) -> Iterator[tuple[Job, Chunk]]:
         """Give each job its outputs, and of what was spent its share by rows."""
-        row = 0
+        rows, row = self.rows, 0
+        sizes = [len(view) // rows for view in slot.outputs]
         for part in self.parts:
-            count = part.end - part.begin
+            end = row + part.end - part.begin
             outputs = tuple(
-                bytes(view[row * len(view) // self.rows : (row + count) * len(view) // self.rows])
-                for view in slot.outputs
+                [bytes(view[row * size : end * size]) for view, size in zip(slot.outputs, sizes, strict=True)]
             )
-            yield part.job, Chunk(part.begin, part.end, outputs, spent.part(count / self.rows))
-            row += count
+            yield part.job, Chunk(part.begin, part.end, outputs, spent.part((end - row) / rows))
+            row = end

@@ -84,7 +84,14 @@ class Executor:
     @property
     def queued_s(self) -> float:
         """Seconds that the open work is expected to take, as far as its models have been measured."""
-        return sum(job.left * (self.row_s(job) or 0.0) for job in self.jobs.values())
+        row_s: dict[tuple[str, str | None], float] = {}
+        queued_s = 0.0
+        for job in self.jobs.values():
+            kind = job.program, job.task.backend
+            if kind not in row_s:
+                row_s[kind] = self.row_s(job) or 0.0
+            queued_s += job.left * row_s[kind]
+        return queued_s
 
     def row_s(self, job: Job) -> float | None:
         """Measured seconds of one row of a job; None where its model has not run here yet."""

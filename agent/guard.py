@@ -90,6 +90,11 @@ class Guard:
             if changed_ns is not None or slept:
                 self._judge(now_ns if changed_ns is None else changed_ns)
 
+    @property
+    def urgent(self) -> bool:
+        """Sink: whether there may be a worker that a frame has to end."""
+        return self.may_exist
+
     def heard(self, source: str, now_ns: int) -> None:
         """Sink: `source` has delivered everything up to `now_ns`."""
         with self._lock:

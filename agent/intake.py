@@ -324,11 +324,11 @@ class _Offer:
     objection: Refused | None
 
     def take(self, ledger: Ledger) -> Acceptance | Refused:
-        if ledger.task(self.new.id, self.new.attempt) is None:
-            if self.objection is not None:
-                return self.objection
-            if ledger.facts.draining():
-                return Refused(Reason.DRAINING, "the fleet has asked for a drain")
+        objection = self.objection
+        if objection is None and ledger.facts.draining():
+            objection = Refused(Reason.DRAINING, "the fleet has asked for a drain")
+        if objection is not None and ledger.task(self.new.id, self.new.attempt) is None:
+            return objection
         return ledger.accept(self.new)
 
 

@@ -243,6 +243,8 @@ def _split(chunk: Chunk, most_rows: int) -> Iterator[Chunk]:
 
 
 def _joined(group: list[Chunk]) -> Chunk:
+    if len(group) == 1:
+        return group[0]
     return Chunk(
         group[0].begin,
         group[-1].end,

@@ -24,6 +24,10 @@ LANES: Final = 4
 """Jobs of one backend under way at a time: the worker runs one while the others copy, commit and publish."""
 BATCH_S: Final = 0.05
 """A batch is as many rows as are expected to take this long: what a kill in the middle may cost."""
+TURNS_S: Final = 0.003
+"""Rows that a program takes few at a time, one after another, are given to the worker for this long in one go: it
+costs the agent no more than one of them. Not for longer: the lanes take turns, and the worker must not wait for them."""
+SHORTEST_ROW_S: Final = 1e-6
 SLOT_BYTES: Final = ARENA_BYTES // (2 * LANES)
 """And no more than find room in the arena beside those of the other lanes."""
 
@@ -97,10 +101,12 @@ class Runs:
     def batch_rows(self, station: Station, loaded: Loaded, job: Job) -> int:
         """How many rows of this program make a batch."""
         row_s = self.costs.row_s(job.program, station.name)
-        row_s = row_s or loaded.program.cost.run_s.get(1, BATCH_S)
-        wanted = max(1, int(BATCH_S / max(row_s, 1e-6)))
+        row_s = max(row_s or loaded.program.cost.run_s.get(1, BATCH_S), SHORTEST_ROW_S)
+        wanted = max(1, int(BATCH_S / row_s))
         fitting = max(1, SLOT_BYTES // layout((*loaded.program.inputs, *loaded.program.outputs), rows=1)[1])
-        return min(wanted, fitting, loaded.program.max_batch or wanted)
+        if loaded.program.max_batch is not None:
+            wanted = min(wanted, max(loaded.program.max_batch, int(TURNS_S / row_s)))
+        return min(wanted, fitting)
 
     async def _measured(self, station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
         with self.energy.metered(station.name) as metered:

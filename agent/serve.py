@@ -46,6 +46,9 @@ async def serve(settings: Settings, config: Path) -> None:
                 await service.run(
                     stop, beside={"reload": partial(follow, reload_asked, config, service, notices)}
                 )
+            except BaseException:
+                deadline.failed = True
+                raise
             finally:
                 deadline.begin()
 
@@ -60,12 +63,13 @@ async def _opened(store: StoreSettings) -> Store:
 class Deadline:
     """Ends the process `STOP_S` after `begin`, whatever still hangs: a name server, a driver, a disk.
 
-    By then workers are dead and every commit that was answered is on disk. The exit status is 0 unless the `store`
-    is in the middle of one.
+    By then workers are dead and every commit that was answered is on disk. The exit status is 0, unless the service
+    has `failed` or the `store` is in the middle of a commit.
     """
 
     def __init__(self) -> None:
         self.store: Store | None = None
+        self.failed = False
         self._timer = threading.Timer(STOP_S, self._leave)
         self._timer.name = "deadline"
         self._timer.daemon = True
@@ -79,4 +83,4 @@ class Deadline:
         hanging = sorted(each.name for each in threading.enumerate() if each is not self._timer)
         log.warning("ended without waiting any longer for the threads %s", ", ".join(hanging))
         unfinished = self.store is not None and self.store.writer.busy_since_ns is not None
-        os._exit(1 if unfinished else 0)
+        os._exit(1 if unfinished or self.failed else 0)

@@ -40,7 +40,7 @@ class Signals:
         self.declared = frozenset(path for ages in self._stale_ns.values() for path in ages)
 
     def update(self, readings: Iterable[Reading]) -> int | None:
-        """Take readings in; returns the stamp of the last one that changed a value, None when none did."""
+        """Take readings in; returns the stamp of the last one that may change a verdict, None when none may."""
         changed_ns = None
         for reading in readings:
             self._heard_ns.setdefault(reading.source, reading.stamp_ns)
@@ -48,7 +48,7 @@ class Signals:
             before = latest.get(reading.path)
             fresh = _sound(reading)
             latest[reading.path] = fresh
-            if before is None or before.value != fresh.value or before.quality is not fresh.quality:
+            if before is None or before.quality is not fresh.quality or _differ(before, fresh):
                 changed_ns = fresh.stamp_ns
         return changed_ns
 
@@ -107,6 +107,16 @@ def _contradicts(one: Reading, other: Reading) -> bool:
     if is_state:
         return one.value != other.value
     return one.path in REST and _rests(one) is not _rests(other)
+
+
+def _differ(one: Reading, other: Reading) -> bool:
+    """Whether two readings of one quality can lead to different verdicts: how fast a moving car moves cannot."""
+    if one.value == other.value:
+        return False
+    is_state = any(isinstance(reading.value, bool | str) for reading in (one, other))
+    if is_state or one.path not in REST or one.quality is not Quality.GOOD:
+        return True
+    return _rests(one) is not _rests(other)
 
 
 def _rests(reading: Reading) -> bool:

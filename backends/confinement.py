@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Final
 
 from backends import landlock, syscall_filter
 from backends.kernel import Needs
-from backends.libc import PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl
+from backends.libc import PR_SET_NO_NEW_PRIVS, drop_capabilities, prctl, yield_disks
 from backends.limits import Limit, Limits
 
 if TYPE_CHECKING:
@@ -45,6 +45,7 @@ def confine(limits: Limits, needs: Needs, scratch: str) -> tuple[Limit, ...]:
             lambda: _bound_files(needs.file_bytes),
         ),
         _tried("processor time of each call", lambda: allow_processor_time(limits.load_s)),
+        _tried("last in line for disks", yield_disks),
         _tried("no new privileges", lambda: prctl(PR_SET_NO_NEW_PRIVS, 1)),
         _tried("no capabilities", drop_capabilities, started_before),
         _files(limits, needs, scratch, started_before),

@@ -44,7 +44,8 @@ class HostPart:
 
     def run(self, tensors: "Tensors", rows: int, given_up: threading.Event) -> Sequence[Completion]:  # noqa: D102
         found = [
-            self._row({name: tensors[name][row] for name in self._takes}, given_up) for row in range(rows)
+            self._row({name: tensors[name][row, ...] for name in self._takes}, given_up)
+            for row in range(rows)
         ]
         for name, arrays in zip(self._gives, zip(*found, strict=True), strict=True):
             tensors[name] = _stacked(name, arrays)

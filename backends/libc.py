@@ -1,12 +1,16 @@
 """System calls that Python's standard library has no name for."""
 
 import ctypes
+import errno
 import os
 from typing import Final
 
 PR_SET_PDEATHSIG: Final = 1  # linux/prctl.h
 PR_SET_NAME: Final = 15
 PR_SET_NO_NEW_PRIVS: Final = 38
+IOPRIO_SET: Final = {"x86_64": 251, "aarch64": 30}  # asm/unistd_64.h, asm-generic/unistd.h
+IOPRIO_WHO_PROCESS: Final = 1  # linux/ioprio.h
+LAST_OF_BEST_EFFORT: Final = 2 << 13 | 7
 
 _libc = ctypes.CDLL(None, use_errno=True)
 
@@ -23,6 +27,14 @@ def prctl(option: int, *arguments: object) -> int:
     words = [ctypes.c_ulong(each) if isinstance(each, int) else each for each in arguments]
     words += [ctypes.c_ulong(0)] * (4 - len(words))
     return _checked(_libc.prctl(option, *words), f"prctl({option})")
+
+
+def yield_disks() -> None:
+    """Let everybody else read and write first, of this thread and those it starts (ioprio_set(2)); raises OSError."""
+    machine = os.uname().machine
+    if machine not in IOPRIO_SET:
+        raise OSError(errno.ENOSYS, f"the number of ioprio_set on {machine} is not known")
+    syscall(IOPRIO_SET[machine], IOPRIO_WHO_PROCESS, 0, LAST_OF_BEST_EFFORT)
 
 
 def drop_capabilities() -> None:

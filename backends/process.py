@@ -214,11 +214,10 @@ class WorkerProcess:
         await self._call(wire.Unload(next(self._ids), program.key), wire.Unloaded, self._bounds.load_s)
 
     def slot(self, program: LoadedProgram, rows: int) -> Slot:
-        """Room for a run of `rows` rows. Raises `ArenaFull`, and ValueError for rows the program cannot take."""
+        """Room for `rows` rows; what a program does not take at once is run in turns. Raises `ArenaFull`."""
         self._raise_if_dead()
-        most = program.max_batch
-        if rows < 1 or (most is not None and rows > most):
-            raise ValueError(f"a run of {rows} rows: this program takes 1 to {most or 'any number of'}")
+        if rows < 1:
+            raise ValueError(f"a run of {rows} rows: at least 1")
         return Slot(self._arena, program, rows)
 
     async def run(self, slot: Slot) -> RunDone:

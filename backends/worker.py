@@ -35,11 +35,13 @@ from backends.kernel import (
     Model,
     Needs,
     Program,
+    Spent,
     Tensor,
 )
 from backends.libc import PR_SET_NAME, PR_SET_PDEATHSIG, prctl
 from backends.limits import Limit
 from backends.slots import layout, shape
+from backends.turns import in_turns, part
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -179,17 +181,36 @@ class Service:
         raise KernelError(BACKEND_UNUSABLE, f"backend {self._backend.name} cannot be used: {why}")
 
     def _run(self, request: wire.Run) -> wire.Ran:
+        """Run the rows of a slot, at most `max_batch` at a time; given up between two turns as well as within one."""
         program = self._programs[request.program]
         inputs, outputs = self._arrays(program, request.rows, request.offset)
-        self._under_way.begin(request.id, program)
         allow_processor_time(request.patience_s * PROCESSORS)
+        before_s = time.process_time()
+        turns = [
+            self._turn(
+                request.id, program, part(program.inputs, inputs, rows), part(program.outputs, outputs, rows)
+            )
+            for rows in in_turns(request.rows, program.max_batch)
+        ]
+        cpu_s = time.process_time() - before_s
+        joules = [turn.joules for turn in turns if turn.joules is not None]
+        return wire.Ran(
+            request.id,
+            turns[0].begin_ns,
+            turns[-1].end_ns,
+            sum(joules) if len(joules) == len(turns) else None,
+            turns[0].joules_source,
+            cpu_s,
+        )
+
+    def _turn(
+        self, run_id: int, program: Program, inputs: dict[str, "Array"], outputs: dict[str, "Array"]
+    ) -> Spent:
+        self._under_way.begin(run_id, program)
         try:
-            before_s = time.process_time()
-            spent = program.run(inputs, outputs)
-            cpu_s = time.process_time() - before_s
+            return program.run(inputs, outputs)
         finally:
             self._under_way.end()
-        return wire.Ran(request.id, spent.begin_ns, spent.end_ns, spent.joules, spent.joules_source, cpu_s)
 
     def _arrays(
         self, program: Program, rows: int, offset: int

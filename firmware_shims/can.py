@@ -13,6 +13,8 @@ from firmware_shims.reading import Sink
 from firmware_shims.signal_map import SignalMap
 
 HEARD_EVERY_NS = 50_000_000
+REST_S = 0.02
+"""While nothing is urgent frames wait so long in the socket, which holds some hundred: a wake-up for each costs most."""
 RETRY_FIRST_S = 0.05
 RETRY_MOST_S = 1.0
 _DRAIN_FRAMES = 4096
@@ -90,6 +92,10 @@ class CanSource:
                 gate.forget()
             heard_ns = self._clock()
             while not stop.is_set():
+                if not sink.urgent:
+                    stop.wait(REST_S)
+                    heard_ns = self._catch_up(bus, sink)
+                    continue
                 due_ns = heard_ns + HEARD_EVERY_NS - self._clock()
                 if due_ns > 0:
                     frame = _recv(bus, due_ns / 1e9)

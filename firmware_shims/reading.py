@@ -56,6 +56,10 @@ class Sink(Protocol):
     They may kill a worker process before they return: call them from the thread that read the frame.
     """
 
+    @property
+    def urgent(self) -> bool:
+        """Whether work may be under way. Else a source may gather what comes for up to 20 ms, and wake up less often."""
+
     def update(self, readings: Sequence[Reading]) -> None:
         """Deliver fresh readings, newest last."""
 

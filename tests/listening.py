@@ -13,6 +13,8 @@ WITHIN_S = 20.0
 class Ear:
     """A sink that remembers."""
 
+    urgent = True
+
     def __init__(self) -> None:
         self.readings: list[Reading] = []
         self.heard_ns: list[int] = []

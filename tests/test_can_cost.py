@@ -25,6 +25,8 @@ SPEEDS = [checked(MESSAGE_OF[vss.SPEED], (500 + number) << 12, counter=number % 
 class Latest:
     """A sink that keeps what the agent keeps: one reading of each signal."""
 
+    urgent = True
+
     def __init__(self) -> None:
         self.readings: dict[str, Reading] = {}
 

@@ -44,6 +44,8 @@ class LogClock:
 class Agent:
     """The agent's own judge of ages, fed as the agent feeds it."""
 
+    urgent = True
+
     def __init__(self, source: Source) -> None:
         self.signals = Signals([source])
         self.readings: list[Reading] = []
@@ -122,6 +124,8 @@ def test_no_signal_goes_stale_by_a_rejected_frame(driven: tuple[CanSource, Agent
 @dataclass
 class RestOfTheCar:
     """Everything that the recording lacks says that work may begin: only gear and speed can object."""
+
+    urgent = True
 
     guard: Guard
     judged: set[tuple[bool, bool]] = field(default_factory=set)

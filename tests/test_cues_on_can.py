@@ -102,6 +102,8 @@ class HandBus:
 class Agent:
     """The real guard behind the CAN source; the chip's temperature comes from a source of its own."""
 
+    urgent = True
+
     def __init__(self, bus: HandBus) -> None:
         self.bus, self.stop = bus, threading.Event()
         self.can = CanSource("can", TESLA, {}, bus.clock, lambda: bus)

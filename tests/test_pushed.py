@@ -152,6 +152,8 @@ def test_every_signal_that_has_a_name_has_its_kind_of_value() -> None:
 class Diary:
     """A sink that notes everything in its order."""
 
+    urgent = True
+
     entries: list[tuple[str, int]] = field(default_factory=list)
 
     def update(self, readings: Sequence[Reading]) -> None:

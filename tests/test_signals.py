@@ -127,3 +127,22 @@ def test_after_a_gap_between_two_looks_that_only_a_sleep_explains_nothing_is_kno
     later_ns = NS + UNWATCHED_NS + beyond_ns
     assert signals.look(later_ns)
     assert signals.snapshot(later_ns)[vss.GEAR].quality is quality
+
+
+@pytest.mark.parametrize(
+    ("before", "after", "told"),
+    [
+        pytest.param(80.0, 80.1, False, id="it drives on"),
+        pytest.param(0.4, 0.0, False, id="it stands still"),
+        pytest.param(0.4, 0.6, True, id="it begins to move"),
+        pytest.param(80.0, 0.4, True, id="it has stopped"),
+        pytest.param(80.0, "fast", True, id="no number"),
+    ],
+)
+def test_how_fast_a_moving_car_moves_is_nothing_to_judge_anew(
+    before: Value, after: Value, told: bool
+) -> None:
+    signals = Signals([HandSource()])
+    signals.update([Reading(vss.SPEED, before, "car", 1)])
+    assert (signals.update([Reading(vss.SPEED, after, "car", 2)]) is not None) is told
+    assert signals.snapshot(3)[vss.SPEED].value == after

@@ -120,6 +120,8 @@ def _may_come(sources: Sequence[Source], heard: Mapping[str, frozenset[str]]) ->
 class _Listener:
     """A sink that only notes what came. Called from the source's thread."""
 
+    urgent = True
+
     def __init__(self, loop: asyncio.AbstractEventLoop, known: frozenset[str]) -> None:
         self.complete = asyncio.Event()
         self.connected = False

@@ -33,6 +33,8 @@ class Span:
 class Judge:
     """A `Sink` for one source that judges as the guard does; `take` gets every span once, in order."""
 
+    urgent = True
+
     def __init__(self, policy: Policy, source: Source, take: Callable[[Span], None]) -> None:
         self._policy = policy
         self._signals = Signals([source])

@@ -23,6 +23,13 @@ from agent.store.spent import SpentByTask
 SELECT_TASKS = """SELECT id, attempt, digest, rows_from, rows_to, received_ns, received_at, priority, expires_at,
     lease_s, traceparent, reason_code, reason_text, state_at, rows_answered, told, state FROM tasks """
 
+DELETE_SETTLED = """DELETE FROM results
+    WHERE task = (SELECT key FROM tasks WHERE id = ? AND attempt = ? AND NOT open)
+        AND row_from = ? AND row_to = ? AND size IS NOT NULL"""
+EMPTY_SETTLED = """UPDATE results SET size = NULL, body = NULL
+    WHERE task = (SELECT key FROM tasks WHERE id = ? AND attempt = ? AND open)
+        AND row_from = ? AND row_to = ? AND size IS NOT NULL"""
+
 KEEP_S: Final = 86_400.0
 """How long an identity is remembered after its task has expired."""
 Settlement = tuple[str, int, int, int]
@@ -157,12 +164,13 @@ class Ledger:
             "DELETE FROM rows WHERE task = ? AND row_from < ? AND row_to > ?", (key, row_to, row_from)
         )
         self._refuse_done(task_id, key, rows)
-        self._execute(
+        inserted = self._execute(
             "INSERT INTO results (task, row_from, row_to, size, body, crc) VALUES (?, ?, ?, ?, ?, ?)",
             (key, row_from, row_to, len(body), body, zlib.crc32(body)),
         )
-        (result,) = self._execute("SELECT last_insert_rowid()").fetchone()
-        answered, asked = self._answered(key), task_rows[1] - task_rows[0]
+        self.room.took(len(body))
+        asked = task_rows[1] - task_rows[0]
+        answered = asked if rows == task_rows else self._answered(key)
         if final is not (answered == asked):
             raise RowsRefused(
                 f"task {task_id}: {final=}, but with {rows} it has {answered} of {asked} answered"
@@ -173,7 +181,7 @@ class Ledger:
                 (TaskState.DONE.value, answered, key),
             )
             self._forget_work(key)
-        return int(result)
+        return int(inserted.lastrowid or 0)
 
     def unsettled(self, after_key: int, limit: int) -> list[Unsettled]:
         """The next results behind `after_key` (0 to begin) that the fleet has not confirmed."""
@@ -213,19 +221,8 @@ class Ledger:
         """
         settled = 0
         for result in results:
-            owed = self._execute(
-                """SELECT results.key, open FROM tasks JOIN results ON results.task = tasks.key
-                    WHERE id = ? AND attempt = ? AND row_from = ? AND row_to = ? AND size IS NOT NULL""",
-                result,
-            ).fetchone()
-            if owed is None:
-                continue
-            key, is_open = owed
-            if is_open:
-                self._execute("UPDATE results SET size = NULL, body = NULL WHERE key = ?", (key,))
-            else:
-                self._execute("DELETE FROM results WHERE key = ?", (key,))
-            settled += 1
+            forgotten = self._execute(DELETE_SETTLED, result).rowcount
+            settled += forgotten or self._execute(EMPTY_SETTLED, result).rowcount
         return settled
 
     def prune(self, now_at: float, keep_s: float = KEEP_S, limit: int = 1_000) -> int:
@@ -277,8 +274,25 @@ class Ledger:
             ),
         )
         self._execute("INSERT INTO bodies VALUES (?, ?)", (inserted.lastrowid, task.body))
-        (accepted,) = self._tasks("WHERE id = ? AND attempt = ?", task.id, task.attempt)
-        return accepted
+        return TaskRow(
+            id=task.id,
+            attempt=task.attempt,
+            digest=task.digest,
+            rows_from=task.rows_from,
+            rows_to=task.rows_to,
+            received_ns=task.received_ns,
+            received_at=task.received_at,
+            priority=task.priority,
+            expires_at=task.expires_at,
+            lease_s=task.lease_s,
+            traceparent=task.traceparent,
+            reason_code=None,
+            reason_text="",
+            state_at=task.received_at,
+            rows_answered=None,
+            told=True,
+            state=TaskState.ACCEPTED,
+        )
 
     def _open(self, task_id: str, attempt: int, rows: Range | None = None) -> tuple[int, Range]:
         """The key and the rows of an open task, which contain `rows`."""

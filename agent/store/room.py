@@ -29,6 +29,11 @@ class Room:
         self.reserve_bytes = reserve_of(self.max_bytes)
         self.shut = ""
         """Why no new task is taken at present, however much room there is."""
+        self._free_bytes = 0
+
+    def look_again(self) -> None:
+        """Trust no count of before: a transaction begins."""
+        self._free_bytes = 0
 
     @property
     def used_bytes(self) -> int:
@@ -50,13 +55,21 @@ class Room:
         """Raise `StoreFull` unless rows of this size leave half of the reserve free."""
         self._claim(size_bytes, self.reserve_bytes // 2)
 
+    def took(self, size_bytes: int) -> None:
+        """Something of this size was put in without a claim."""
+        self._free_bytes -= size_bytes
+
     def _claim(self, size_bytes: int, kept_bytes: int) -> None:
-        left_bytes = max(self.max_bytes - kept_bytes - self.used_bytes, 0)
-        if size_bytes + self._page_bytes > left_bytes:
+        """Counts the pages only where those that the last count has left may not be enough."""
+        claim_bytes = size_bytes + self._page_bytes
+        if claim_bytes > self._free_bytes - kept_bytes:
+            self._free_bytes = self.max_bytes - self.used_bytes
+        if claim_bytes > self._free_bytes - kept_bytes:
             raise StoreFull(
-                f"store.max_bytes is {self.max_bytes}: {left_bytes} bytes are left for this,"
-                f" {kept_bytes} more for results"
+                f"store.max_bytes is {self.max_bytes}: {max(self._free_bytes - kept_bytes, 0)} bytes are left"
+                f" for this, {kept_bytes} more for results"
             )
+        self._free_bytes -= claim_bytes
 
     def _number(self, pragma: str) -> int:
         (number,) = self._execute(f"PRAGMA {pragma}").fetchone()

@@ -163,7 +163,7 @@ class Writer:
         """Do a group in one transaction; where that fails, and one of them may be to blame, each in its own."""
         self._ledger.room.shut = self._why_shut()
         try:
-            self._connection.execute("BEGIN IMMEDIATE")
+            self._begin()
             answers, left = self._attempt_all(group)
             self._connection.execute("COMMIT")
         except (GroupLost, sqlite3.Error) as error:
@@ -196,8 +196,26 @@ class Writer:
             return
         resolve([(entry.future, None, self._failure(cause)) for entry in group])
 
+    def _begin(self) -> None:
+        self._connection.execute("BEGIN IMMEDIATE")
+        self._ledger.room.look_again()
+
     def _attempt_all(self, group: Sequence[Entry]) -> tuple[list[Answer], list[Entry]]:
-        """The answers, and what is left because there is no room for it or for another before it in its lane."""
+        """The answers, and what is left because there is no room for it or for another before it in its lane.
+
+        Where nobody fails, nobody needs a savepoint: two statements a job less.
+        """
+        if not self._waiting:
+            try:
+                return [(entry.future, entry.job(self._ledger), None) for entry in group], []
+            except Exception as error:  # it comes again, and is told to whoever gave the job
+                if not self._connection.in_transaction:
+                    raise GroupLost(error) from error
+                self._connection.execute("ROLLBACK")
+                self._begin()
+        return self._attempt_each(group)
+
+    def _attempt_each(self, group: Sequence[Entry]) -> tuple[list[Answer], list[Entry]]:
         answers: list[Answer] = []
         left: list[Entry] = []
         full = self._waiting.lanes
