@@ -148,8 +148,12 @@ class Stage:
 
     def _ended(self, command: str) -> tuple[int, str]:
         """Exit status of a command, and what it said."""
-        process = self._process(command, {})
-        said, _ = process.communicate(timeout=WITHIN_S)
+        with self._process(command, {}) as process:
+            try:
+                said, _ = process.communicate(timeout=WITHIN_S)
+            except subprocess.TimeoutExpired:
+                os.killpg(process.pid, signal.SIGKILL)
+                raise
         return process.returncode, said
 
     def _process(self, command: str, more: dict[str, str]) -> "subprocess.Popen[str]":

@@ -21,6 +21,10 @@ CONFIG = "/etc/parkwatt/agent.toml"
 DATAGRAM_BYTES = 4096
 STOP_MOST_S = 4.0
 """Two seconds are promised; a test machine may be busy."""
+HANGING = os.pathsep.join(
+    filter(None, (str(Path(__file__).parent / "hanging"), os.environ.get("PYTHONPATH")))
+)
+"""As PYTHONPATH, beside $HANG, it has a part of the service hang: see hanging/sitecustomize.py."""
 AS_SYSTEMD_DOES = ("/bin/sh", "-c", 'WATCHDOG_PID=$$ exec "$@"', "sh")
 """The number of a process is known only once it is there."""
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from agents import TOPICS, agent, write_config
 from late_backends import THERE
-from service_manager import free_port, systemd_starts
+from service_manager import HANGING, free_port, systemd_starts
 from wire_fleet import WireFleet, task, wire_fleet
 
 from agent import station
@@ -21,7 +21,6 @@ from firmware_shims.simulated_can import SimulatedCar
 from fleet.broker import Broker, IotcoreBroker
 
 TESTS = Path(__file__).parent
-HANGING = str(TESTS / "hanging")
 TESLA = signal_map.load("tesla_model3")
 SCRIPTED = '[[signals]]\nshim = "scenario"\n'
 ON_CAN = """

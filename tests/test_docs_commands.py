@@ -29,6 +29,7 @@ ELSEWHERE: Final = {
     r"python -m backends\.contract yourchip:YourChip": "tests/test_writing_a_backend.py, with the package of the page",
     r"parkwatt backends --options yourchip": "tests/test_writing_a_backend.py",
     r"python -m backends\.contract my_package:MyChip": "stands for the reader's own: tests/test_writing_a_backend.py",
+    r"python -m benchmarks ": "takes minutes: tests/test_bench_run_command.py calls it; its options are looked at below",
     r"python -m backends\.contract fsd": "takes a minute: tests/test_backends_fsd.py runs each of its checks",
 }
 """What is not executed here: a pattern at the command's beginning, and where it is tried."""
@@ -84,8 +85,10 @@ def test_what_is_tried_elsewhere_is_still_in_a_page() -> None:
             assert (ROOT / file).exists(), file
 
 
-def in_the_text() -> list[str]:
+def only_parsed() -> list[str]:
+    """Commands that stand in the text, and those of blocks that take too long."""
     found = {span for page in pages() for span in quoted(page) if span.startswith(PARSED)}
+    found |= {c for block in all_blocks() for c in block.commands if c.startswith("python -m benchmarks ")}
     return sorted({" ".join(asked_for_help(span)) for span in found})
 
 
@@ -98,7 +101,7 @@ def asked_for_help(span: str) -> list[str]:
     return [*words[:first], *commands, *(word for word in words if word.startswith("--"))]
 
 
-@pytest.mark.parametrize("command", in_the_text())
+@pytest.mark.parametrize("command", only_parsed())
 def test_a_command_in_the_text_exists_with_its_options(command: str) -> None:
     words = command.replace("parkwatt", "python -m agent", 1).split()[1:]
     options = [word for word in words if word.startswith("--")]
@@ -125,7 +128,9 @@ def test_every_target_of_make_that_is_named_is_there() -> None:
 
 
 def test_every_file_of_ours_that_is_named_is_there() -> None:
-    ours = re.compile(r"(?!fleet/v1)(?:agent|backends|benchmarks|deploy|docs|firmware_shims|fleet|tests)/[\w./-]+")
+    ours = re.compile(
+        r"(?!fleet/v1)(?:agent|backends|benchmarks|deploy|docs|firmware_shims|fleet|tests)/[\w./-]+"
+    )
     for page in pages():
         named = {span for span in quoted(page) if ours.fullmatch(span)}
         assert {span for span in named if not (ROOT / span).exists()} == set(), page

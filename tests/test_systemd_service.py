@@ -2,12 +2,14 @@
 
 import asyncio
 import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 from agents import TOPICS, write_config
 from fault_proxy import FaultProxy
-from service_manager import STOP_MOST_S, Started, free_port, systemd_starts
+from service_manager import HANGING, STOP_MOST_S, Started, free_port, systemd_starts
 from vehicle_os import takes_pushes, vehicle_os
 from wire_fleet import WireFleet, task, wire_fleet
 
@@ -17,8 +19,9 @@ from firmware_shims import vss
 from fleet.broker import Broker, IotcoreBroker
 
 WATCHDOG_S = 1.2
+WILL_DELAY_S = 30.0
+"""The broker says it, too, but so late."""
 SLOW_US = 60_000
-HANGING = str(Path(__file__).parent / "hanging")
 
 
 @pytest.fixture
@@ -118,7 +121,8 @@ async def test_it_stops_in_the_middle_of_work_and_says_good_bye(tmp_path: Path, 
         released = await fleet.heard_event("night-1", TaskState.RELEASED)
         assert released.reason is not None
         assert released.reason.code is Reason.RESTARTED
-        await fleet.until(lambda: fleet.states and isinstance(fleet.states[-1], Offline), "offline")
+        async with asyncio.timeout(WILL_DELAY_S / 2):
+            await fleet.until(lambda: fleet.states and isinstance(fleet.states[-1], Offline), "offline")
         assert released.rows_done == sum(end - begin for begin, end in fleet.rows("night-1"))
 
 
@@ -140,3 +144,27 @@ async def test_it_stops_in_time_when_the_broker_does_not_answer(tmp_path: Path, 
                 await working(service, fleet)
             proxy.hold()
             await service.stops_cleanly()
+
+
+@pytest.mark.parametrize(
+    ("how", "status"),
+    [
+        ("pass", 0),
+        ("deadline.failed = True", 1),
+        ("deadline.store = SimpleNamespace(writer=SimpleNamespace(busy_since_ns=1))", 1),
+        ("deadline.store = SimpleNamespace(writer=SimpleNamespace(busy_since_ns=None))", 0),
+    ],
+)
+def test_whatever_hangs_at_the_end_it_is_over_in_time_and_says_how_it_went(how: str, status: int) -> None:
+    lines = (
+        "import threading",
+        "from types import SimpleNamespace",
+        "from agent.serve import Deadline",
+        "deadline = Deadline()",
+        how,
+        "deadline.begin()",
+        "deadline.begin()",
+        "threading.Event().wait()",
+    )
+    done = subprocess.run([sys.executable, "-c", "\n".join(lines)], check=False, timeout=30)
+    assert done.returncode == status
