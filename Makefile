@@ -34,11 +34,12 @@ endif
 	touch $@
 
 bench: .venv/dev
-	$(BIN)/python -m benchmarks $(ARGS)
+	$(BIN)/python -m benchmarks $(or $(ARGS),micro)
 
 docs: .venv/dev
 	$(BIN)/python -m agent.protocol.schema docs/protocol
 	$(BIN)/python -m agent.guards_page docs/guards.md
+	$(BIN)/python -m benchmarks.throughput.schema docs/benchmarks
 
 .venv/%: pyproject.toml constraints.txt
 	$(PYTHON) -m venv .venv

@@ -1,5 +1,6 @@
-"""ResNet-50 in int8, for what compares ways to compute it: the topology out of the `onnx` package, weights generated."""
+"""ResNet-50 in floats and in int8: the topology out of the `onnx` package, weights generated."""
 
+import hashlib
 import os
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -19,18 +20,32 @@ NORMALISATION: Final = ((0.3, 0.6), (-0.1, 0.1), (-0.1, 0.1), (0.8, 1.2))
 """Ranges of scale, bias, mean and variance: with them the values keep their size from layer to layer."""
 
 
+def resnet50() -> bytes:
+    """In floats."""
+    return bytes(_resnet50().SerializeToString())
+
+
 def resnet50_int8() -> bytes:
-    """In QDQ form, uint8 activations and int8 weights with a scale for each channel; kept in the user's cache."""
+    """In QDQ form, uint8 activations and int8 weights with a scale for each channel; kept in the user's cache.
+
+    What has changed there since it was made is made again.
+    """
     import onnx  # noqa: PLC0415 - others run without the extra
 
     base = os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache"
     kept = Path(base) / "parkwatt" / f"resnet50-int8-onnx-{onnx.__version__}.onnx"
-    if not kept.exists():
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        part = kept.with_suffix(f".{os.getpid()}.part")
-        _quantise(_resnet50(), part)
-        part.rename(kept)
-    return kept.read_bytes()
+    digest = kept.with_suffix(".sha256")
+    if kept.exists() and digest.exists():
+        content = kept.read_bytes()
+        if hashlib.sha256(content).hexdigest() == digest.read_text():
+            return content
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    part = kept.with_suffix(f".{os.getpid()}.part")
+    _quantise(_resnet50(), part)
+    content = part.read_bytes()
+    part.rename(kept)
+    digest.write_text(hashlib.sha256(content).hexdigest())
+    return content
 
 
 class _Frames:

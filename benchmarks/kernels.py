@@ -3,11 +3,9 @@
 The row lies in place on both sides: in the slot, and in the array that the bare script hands over again and again.
 """
 
-import asyncio
 import contextlib
 import statistics
 import struct
-import sys
 import tempfile
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
@@ -15,19 +13,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
-import msgspec
-
 from backends.datatypes import ITEM_BYTES
 from backends.kernel import Model, Tensor
 from backends.limits import Limits
 from backends.process import WorkerProcess
 from benchmarks.bare_runtime import Subject
 from benchmarks.packaged_models import MEASURED, Packaged
+from benchmarks.throughput.bare_side import bare_side
+from benchmarks.throughput.play import Closed
 from benchmarks.wheels import WheelMissingError
 
 TURN_S: Final = 0.25
 """How long one side runs before the other has its turn: what else the machine does falls on both."""
-LINE_BYTES: Final = 1 << 20
 LONG_RUN_MS: Final = 3.0
 SHORTEST_RUN_MS: Final = 0.4
 GOAL_LONG, GOAL_SHORT = 0.97, 0.90
@@ -98,33 +95,13 @@ async def _compare(packaged: Packaged, model: Model, rounds: int) -> Comparison:
 
 @contextlib.asynccontextmanager
 async def bare_runtime(model: Model) -> AsyncIterator[Turn]:
-    """The model in a process of its own, in its bare runtime."""
-    process = await asyncio.create_subprocess_exec(
-        *(sys.executable, "-m", "benchmarks.bare_runtime"),
-        stdin=asyncio.subprocess.PIPE,
-        stdout=asyncio.subprocess.PIPE,
-        stderr=asyncio.subprocess.DEVNULL,
-        limit=LINE_BYTES,
-    )
-    stdin, stdout = process.stdin, process.stdout
-    if stdin is None or stdout is None:
-        raise RuntimeError("a process that was asked for pipes has none")
+    """The model in a process of its own, in its bare runtime, fed with ones."""
+    async with bare_side(Subject(str(model.path), model.format, model.inputs)) as side:
 
-    async def ask(line: bytes) -> bytes:
-        stdin.write(line + b"\n")
-        if not (answer := await stdout.readline()):
-            raise RuntimeError(f"the bare runtime ended over {model.path.name}")
-        return answer
+        async def turn(runs: int) -> list[int]:
+            return (await side.play(Closed(runs=runs))).latencies_ns
 
-    async def turn(runs: int) -> list[int]:
-        return msgspec.json.decode(await ask(b"%d" % runs), type=list[int])
-
-    try:
-        await ask(msgspec.json.encode(Subject(str(model.path), model.format, model.inputs)))
         yield turn
-    finally:
-        stdin.close()
-        await process.wait()
 
 
 @contextlib.asynccontextmanager

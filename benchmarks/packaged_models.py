@@ -66,6 +66,13 @@ IRISES: Final = Files(
     suffix=".tflite",
     sha256="d1744d2a09c25f501d39eba4faff47e53ecca8852c5ce19bce8eeac39357521f",
 )
+VOICES: Final = Files(
+    name="voice-activity",
+    requirement="silero-vad==6.2.3",
+    inside="silero_vad/data/",
+    suffix="silero_vad_16k_op15.onnx",
+    sha256="7ed98ddbad84ccac4cd0aeb3099049280713df825c610a8ed34543318f1b2c49",
+)
 
 
 def stored(files: Files, name: str, folder: Path, *inputs: Tensor) -> Model:

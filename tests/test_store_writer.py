@@ -22,6 +22,7 @@ class Disk:
 
     def __init__(self) -> None:
         self.commits = 0
+        self.statements: list[str] = []
         self.reached = asyncio.Event()
         self._loop = asyncio.get_running_loop()
         self._moves = threading.Event()
@@ -37,6 +38,7 @@ class Disk:
         self._moves.set()
 
     def _traced(self, statement: str) -> None:
+        self.statements.append(statement)
         if statement == "COMMIT":
             self.commits += 1
             if not self._moves.is_set():
@@ -114,6 +116,34 @@ async def test_a_job_that_fails_takes_nothing_of_its_group_with_it(store: Store)
         await failing
     assert disk.commits == 1
     assert [task.id for task in await store.run(lambda ledger: ledger.open_tasks())] == ["before", "after"]
+
+
+async def test_a_group_in_which_nobody_fails_needs_no_savepoint(store: Store) -> None:
+    disk = await disk_of(store)
+    first = await hanging(store, disk)
+    disk.statements.clear()
+    waiting = [store.run(accepting(f"night-{i}")) for i in range(3)]
+    disk.release()
+    await asyncio.gather(first, *waiting)
+    kinds = [statement.split()[0] for statement in disk.statements]
+    assert [kind for kind in kinds if kind not in {"SELECT", "INSERT", "PRAGMA", "--"}] == ["BEGIN", "COMMIT"]
+    assert kinds.count("PRAGMA") == 2, "the room is counted once for all of them"
+
+
+async def test_the_tasks_of_one_group_leave_the_reserve_to_results(store: Store) -> None:
+    disk = await disk_of(store)
+    await store.run(accepting("first"))
+    hung = await hanging(store, disk)
+    jobs = [store.run(accepting("before", 20_000))]
+    answer = store.run(lambda ledger: ledger.emit("first", 1, 0, 8, bytes(200_000), final=True))
+    jobs += [store.run(accepting(f"t{i}", 20_000)) for i in range(25)]  # would fit, were nothing kept back
+    disk.release()
+    await asyncio.gather(hung, answer)
+    outcomes = await asyncio.gather(*jobs, return_exceptions=True)
+    assert {type(outcome) for outcome in outcomes} == {Acceptance, StoreFull}
+    left = await store.run(lambda ledger: ledger.room.max_bytes - ledger.room.used_bytes)
+    reserve = await store.run(lambda ledger: ledger.room.reserve_bytes)
+    assert reserve <= left < reserve + 60_000
 
 
 async def test_when_the_commit_fails_every_job_of_the_group_has_failed(store: Store) -> None:

@@ -1,0 +1,45 @@
+"""`--meter`: which meter is read, by a name and, where it has several sensors, their labels."""
+
+from collections.abc import Collection
+from typing import Final
+
+from benchmarks.throughput.catalogue import UnknownNameError
+from benchmarks.throughput.energy import GPU_BACKENDS
+from firmware_shims.clock import Clock
+from firmware_shims.power.hwmon import hwmon_power
+from firmware_shims.power.ina3221 import ina3221
+from firmware_shims.power.meter import Meter, MeterFailed
+from firmware_shims.power.nvml import NvmlMeter
+from firmware_shims.power.rapl import RaplMeter
+
+AUTO: Final = "auto"
+NONE: Final = "none"
+FORMS: Final = "auto, none, rapl, nvml[:UUID,...], hwmon:CHIP/LABEL,... or ina3221:RAIL,..."
+
+
+def named(name: str, backends: Collection[str], clock: Clock) -> Meter | None:
+    """The meter, which nothing has been read from; None for `none`. `auto` is NVML where every backend runs on GPUs.
+
+    Raises `UnknownNameError` for a name that is none.
+    """
+    use, _, labels = name.partition(":")
+    sensors = tuple(label for label in labels.split(",") if label)
+    if use == AUTO and not sensors:
+        use = "nvml" if set(backends) <= GPU_BACKENDS else "rapl"
+    match use, bool(sensors):
+        case "none", False:
+            return None
+        case "rapl", False:
+            return RaplMeter(clock)
+        case "nvml", _:
+            return NvmlMeter(clock, sensors)
+        case "hwmon", True:
+            return hwmon_power([f"hwmon:{sensor}" for sensor in sensors], clock)
+        case "ina3221", True:
+            return ina3221(sensors, clock)
+    raise UnknownNameError(f"--meter {name}: not known: take {FORMS}")
+
+
+def why(failure: MeterFailed) -> str:
+    """One line."""
+    return f"{failure.why}; {failure.fix}" if failure.fix else failure.why

@@ -1,0 +1,63 @@
+"""How far a long run is, on stderr: one line that is written over on a terminal, plain lines elsewhere."""
+
+import time
+from collections.abc import Callable
+from typing import Final, TextIO
+
+PLAIN_EVERY_S: Final = 60.0
+SHOWN_EVERY_S: Final = 0.5
+
+
+class Progress:
+    """Knows how many rows there are; the time that is left follows from the time that was taken."""
+
+    def __init__(self, rows: int, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
+        self._rows = rows
+        self._out = out
+        self._clock = clock
+        self._begun_s = clock()
+        self._shown_s = float("-inf")
+        self._number = 0
+        self._title = ""
+        self._width = 0
+
+    def begin(self, title: str) -> None:
+        """The next row is measured."""
+        self._number += 1
+        self._title = title
+        self._shown_s = float("-inf")
+        self.share(0.0)
+
+    def share(self, done: float) -> None:
+        """So much of the row is done, from 0 to 1."""
+        now_s = self._clock()
+        every_s = SHOWN_EVERY_S if self._out.isatty() else PLAIN_EVERY_S
+        if now_s - self._shown_s < every_s:
+            return
+        self._shown_s = now_s
+        whole = (self._number - 1 + done) / self._rows
+        left = f", {_duration((now_s - self._begun_s) * (1 - whole) / whole)} left" if whole > 0 else ""
+        self._show(f"[{self._number}/{self._rows}] {self._title}{left}")
+
+    def end(self, text: str) -> None:
+        """The row is done: a line that stays."""
+        self._show(f"[{self._number}/{self._rows}] {self._title}: {text}")
+        if self._out.isatty():
+            self._out.write("\n")
+            self._width = 0
+
+    def _show(self, line: str) -> None:
+        if self._out.isatty():
+            self._out.write("\r" + line.ljust(self._width))
+            self._width = len(line)
+        else:
+            self._out.write(line + "\n")
+        self._out.flush()
+
+
+def _duration(seconds: float) -> str:
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours} h {minutes:02} min"
+    return f"{minutes} min" if minutes >= 10 else f"{minutes} min {rest:02} s" if minutes else f"{rest} s"

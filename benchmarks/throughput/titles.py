@@ -1,0 +1,22 @@
+"""How rows are called in tables, pictures and reports."""
+
+from benchmarks.throughput.results import Row
+
+
+def backend(row: Row) -> str:
+    """`cpu`, or `fsd on emulator` where the device has a name of its own."""
+    used = row.backend
+    return used.use if used.device in {"", used.use} else f"{used.use} on {used.device}"
+
+
+def scenario(row: Row) -> str:
+    """`offline, batch 8`."""
+    used = row.scenario
+    batch = f", batch {used.batch}" if used.batch > 1 else ""
+    rate = f", {used.rate_per_s:.3g}/s" if used.rate_per_s else ""
+    return f"{used.name}{batch}{rate}"
+
+
+def title(row: Row) -> str:
+    """All of it."""
+    return f"{row.model.id}, {backend(row)}, {scenario(row)}"
