@@ -6,10 +6,12 @@ from pathlib import Path
 import pytest
 from bench_command import called
 from bench_results import MODEL_METER, Machine, Workshop, results
+from msgspec import structs
 
 from benchmarks.commands.table import BEGIN, END
 from benchmarks.throughput import markdown_table
-from benchmarks.throughput.results import Interval, Results, write
+from benchmarks.throughput.agreement import disagreements
+from benchmarks.throughput.results import Interval, Loadgen, Results, write
 
 MEASURED = Machine()
 MODELLED = Machine(source="model", meter=MODEL_METER)
@@ -46,6 +48,24 @@ def test_without_a_meter_it_says_so_and_prints_no_number() -> None:
     [row] = tables(markdown_table.page(of(WITHOUT)))
     assert row["inferences/J, measured"] == row["J/inference, measured"] == "no meter"
     assert "inferences/J, model" not in row
+
+
+def test_what_the_load_generator_saw_stands_beside_ours_and_a_difference_is_marked() -> None:
+    [alike, apart] = of(MEASURED, MEASURED).rows
+    saw = Loadgen(
+        "6.0.17", valid=True, queries=64, throughput_per_s=250, throughput_ratio=1.01, p50_ratio=0.99
+    )
+    off = structs.replace(saw, throughput_ratio=1.2, why_invalid=("min_duration was not met",))
+    found = results(structs.replace(alike, loadgen=saw), structs.replace(apart, loadgen=off))
+    first, second = tables(markdown_table.page(found))
+    assert first["throughput, p50, of loadgen's"] == "1.01, 0.990"
+    assert second["throughput, p50, of loadgen's"] == "1.20, 0.990"
+    assert disagreements(saw) == []
+    assert disagreements(off) == [
+        "loadgen: its test is not valid: min_duration was not met",
+        "loadgen: our throughput is 1.20 of its own, 5% apart is the limit",
+    ]
+    assert disagreements(Loadgen(failed="none sends evenly")) == ["loadgen: no test: none sends evenly"]
 
 
 def test_figures_stand_with_their_intervals() -> None:

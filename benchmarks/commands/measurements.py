@@ -24,10 +24,10 @@ def starts(quick: Quick = False) -> None:
 
 
 def footprint(quick: Quick = False) -> None:
-    """Measure memory and processor time of everything of ours while the car is blocked."""
+    """Measure memory, processor time, wake-ups and the link while blocked, idle and at work: 10 minutes each."""
     from benchmarks import footprint as measured  # noqa: PLC0415 - as above
 
-    _print(quick, measured.measure(seconds=5 if quick else 60))
+    _print(quick, measured.measure(seconds=60 if quick else 600))
 
 
 def tasks(quick: Quick = False) -> None:

@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import Final, Literal
 
 from benchmarks.throughput import titles
-from benchmarks.throughput.results import Energy, Figures, Interval, Results, Row
+from benchmarks.throughput.results import Energy, Figures, Interval, Loadgen, Results, Row
 
 NOTHING: Final = "-"
 NO_METER: Final = "no meter"
@@ -91,7 +91,21 @@ def _full(rows: Sequence[Row]) -> list[Column]:
         Column("MiB", lambda _, figures: number(figures.memory.peak_rss_bytes / 2**20)),
         Column("load ms", lambda _, figures: number(figures.memory.load_s * 1e3)),
         Column("cancel ms", lambda _, figures: _cancel(figures)),
+        *_loadgen(rows),
     ]
+
+
+def _loadgen(rows: Sequence[Row]) -> Iterator[Column]:
+    """Ours as a share of what MLPerf's load generator saw, where it was asked."""
+    if any(row.loadgen for row in rows):
+        yield Column("throughput, p50, of loadgen's", lambda row, _: _beside_loadgen(row.loadgen))
+
+
+def _beside_loadgen(found: Loadgen | None) -> str:
+    if found is None or found.failed:
+        return NOTHING
+    ratios = (found.throughput_ratio, found.p50_ratio)
+    return ", ".join(NOTHING if ratio is None else number(ratio) for ratio in ratios)
 
 
 def _short(rows: Sequence[Row]) -> list[Column]:

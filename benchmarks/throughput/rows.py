@@ -11,6 +11,7 @@ from backends.kernel import KernelError
 from backends.process import WorkerDied
 from backends.slots import ArenaFull
 from benchmarks.bare_runtime import Subject as BareSubject
+from benchmarks.throughput.agreement import disagreements
 from benchmarks.throughput.asked import Asked, Means, NotMeasuredError, all_options, not_measured
 from benchmarks.throughput.bare_side import BareEndedError, bare_side
 from benchmarks.throughput.catalogue import Subject
@@ -69,13 +70,16 @@ async def _beside(subject: BareSubject, row: Row, asked: Asked, ours: WorkerSide
         if pair.meter_failure:
             marks.append(f"meter: {pair.meter_failure}")
         rules_met = meets_the_rules(scenario.name, found.seconds, found.inferences)
+        loadgen = await means.more_load(ours, scenario, found) if means.more_load else None
+        if loadgen is not None:
+            marks += disagreements(loadgen)
         return structs.replace(
             row,
             scenario=structs.replace(scenario, rules_met=rules_met),
             figures=found,
             marks=(*marks, *settled.marks, *marks_of(settled.rounds, scenario)),
             rounds=settled.rounds,
-            loadgen=await means.more_load(ours, scenario, found) if means.more_load else None,
+            loadgen=loadgen,
         )
 
 
