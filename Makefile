@@ -7,8 +7,9 @@ BIN := .venv/bin
 demo: .venv/demo
 	$(BIN)/parkwatt demo $(ARGS)
 
+# two at a time: much of a test is waiting for another process; a file's tests stay together
 test: .venv/dev
-	$(BIN)/python -m pytest $(ARGS)
+	$(BIN)/python -m pytest -n 2 --dist loadfile $(ARGS)
 
 # tflite-runtime needs numpy<2: an environment of its own, next to ai-edge-litert in .venv
 test-tflite: .venv-tflite/ready

@@ -8,17 +8,15 @@ import enum
 import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Final, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Annotated, Any, Final, TypeVar
 
 import typer
 
+from agent.refusal import CONFIG_WRONG, FAILED, NO_AGENT, fail, loaded
+
 if TYPE_CHECKING:
     from agent.at_rest import AtRest
-    from agent.settings import Settings
 
-FAILED = 1
-CONFIG_WRONG = 2
-NO_AGENT = 3
 LIVE_S: Final = 1.0
 CLEARED: Final = "\x1b[H\x1b[2J"
 """The cursor to the beginning of an empty screen (ECMA-48)."""
@@ -74,25 +72,9 @@ def run(
     log_format: Annotated[LogFormat | None, typer.Option(help="Instead of log.format.")] = None,
 ) -> None:
     """Run the service until SIGTERM or SIGINT; SIGHUP has it read the file again."""
-    import asyncio
-    import signal
+    from agent import run_command
 
-    for number in (signal.SIGTERM, signal.SIGINT):  # until the service has handlers of its own
-        signal.signal(number, lambda *_: sys.exit(0))
-    settings = _load(config)
-    from agent import logs
-    from agent.control_socket import ControlSocketTakenError
-    from agent.protocol.keys import KeyFileError
-    from agent.serve import serve
-    from agent.store import StoreFailed, StoreUnusable
-
-    log = settings.log
-    how = log.format if log_format is None else log_format.value
-    logs.configure(how, log.level.upper(), vehicle=settings.vehicle.id)
-    try:
-        asyncio.run(serve(settings, config))
-    except* (StoreUnusable, StoreFailed, ControlSocketTakenError, KeyFileError, OSError) as refused:
-        _fail(FAILED, *_texts(refused))
+    run_command.run(config, None if log_format is None else log_format.value)
 
 
 @app.command()
@@ -128,7 +110,7 @@ def status(
     from agent.control import NoAgentAnswersError, ask, watch
     from agent.settings import ControlSettings
 
-    control = _load(config).control if config else ControlSettings()
+    control = loaded(config).control if config else ControlSettings()
     live = watching and not as_json and sys.stdout.isatty()
     try:
         if not watching:
@@ -141,7 +123,7 @@ def status(
             if not as_json and not live:
                 typer.echo()
     except NoAgentAnswersError as error:
-        _fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
+        fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
     except KeyboardInterrupt:
         return  # how watching ends
 
@@ -231,7 +213,7 @@ def backends(
             for line in described_options(options):
                 typer.echo(line)
         except UnknownBackend as error:
-            _fail(CONFIG_WRONG, str(error))
+            fail(CONFIG_WRONG, str(error))
         return
     found = asyncio.run(probed_all())
     if as_json:
@@ -262,7 +244,7 @@ def explain(
     try:
         found = explanation(backend, model, sizes or [])
     except NotExplained as error:
-        _fail(FAILED, str(error))
+        fail(FAILED, str(error))
     if as_json:
         typer.echo(msgspec.json.encode(found))
         return
@@ -313,11 +295,11 @@ def replay(
     from agent.replay.recording import RecordingError
     from agent.replay.table import described
 
-    rules = rulebook(config, _load(config)) if config else Rulebook()
+    rules = rulebook(config, loaded(config)) if config else Rulebook()
     try:
         found = replayed(log, rules, map_name=map_name, stale_after_s=stale_after_s)
     except RecordingError as error:
-        _fail(CONFIG_WRONG, str(error))
+        fail(CONFIG_WRONG, str(error))
     if plot:
         with _drawing(plot):
             from agent.replay.plot import draw
@@ -351,9 +333,9 @@ def _drawing(plot: Path) -> Iterator[None]:
     try:
         yield
     except ModuleNotFoundError as error:
-        _fail(FAILED, f"--plot needs {error.name}: install the extra, pip install 'parkwatt[plot]'")
+        fail(FAILED, f"--plot needs {error.name}: install the extra, pip install 'parkwatt[plot]'")
     except OSError as error:
-        _fail(FAILED, f"{plot}: cannot be written: {error.strerror}; name another file with --plot")
+        fail(FAILED, f"{plot}: cannot be written: {error.strerror}; name another file with --plot")
 
 
 def _asked(
@@ -367,22 +349,22 @@ def _asked(
     from agent.settings import ControlSettings
     from agent.store import StoreUnusable
 
-    settings = _load(config) if config else None
+    settings = loaded(config) if config else None
     try:
         answer = ask((settings.control if settings else ControlSettings()).socket, request)
     except NoAgentAnswersError as error:
         if not error.absent:
-            _fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
+            fail(NO_AGENT, f"no agent answers: {error}; {error.fix}")
         try:
             return at_rest(AtRest.of(settings))
         except StoreUnusable as unusable:
-            _fail(NO_AGENT, f"no agent answers: {error}", f"nor can its store be read: {unusable}")
+            fail(NO_AGENT, f"no agent answers: {error}", f"nor can its store be read: {unusable}")
     if not answer["ok"]:
-        _fail(FAILED, f"{answer['error']}; {answer['fix']}")
+        fail(FAILED, f"{answer['error']}; {answer['fix']}")
     try:
         return msgspec.convert(answer[request["cmd"]], kind)
     except msgspec.ValidationError as error:
-        _fail(FAILED, OTHER_VERSION.format(error))
+        fail(FAILED, OTHER_VERSION.format(error))
 
 
 def _show(answer: dict[str, Any], as_json: bool) -> None:
@@ -393,43 +375,16 @@ def _show(answer: dict[str, Any], as_json: bool) -> None:
     from agent.status_text import described
 
     if not answer["ok"]:
-        _fail(FAILED, f"{answer['error']}; {answer['fix']}")
+        fail(FAILED, f"{answer['error']}; {answer['fix']}")
     if as_json:
         typer.echo(msgspec.json.encode(answer["status"]))
         return
     try:
         status = msgspec.convert(answer["status"], Status)
     except msgspec.ValidationError as error:
-        _fail(FAILED, OTHER_VERSION.format(error))
+        fail(FAILED, OTHER_VERSION.format(error))
     typer.echo("\n".join(described(status, _now())))
 
 
 def _now() -> dt.datetime:
     return dt.datetime.now(dt.UTC)
-
-
-def _load(config: Path) -> "Settings":
-    """The settings, or the end with one line for each problem."""
-    from agent.settings import ConfigError, load
-
-    try:
-        return load(config)
-    except ConfigError as error:
-        _fail(CONFIG_WRONG, *error.problems)
-
-
-def _texts(group: BaseExceptionGroup[Exception]) -> Iterator[str]:
-    """One line for each exception in the group."""
-    for error in group.exceptions:
-        if isinstance(error, BaseExceptionGroup):
-            yield from _texts(error)
-        elif isinstance(error, OSError) and error.filename:
-            yield f"{error.filename}: {error.strerror}"
-        else:
-            yield " ".join(str(error).splitlines())
-
-
-def _fail(code: int, *lines: str) -> NoReturn:
-    for line in lines:
-        typer.echo(f"parkwatt: {line}", err=True)
-    raise typer.Exit(code)

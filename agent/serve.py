@@ -11,11 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import Final
 
+from agent import heap
 from agent.notify import Notices
 from agent.reload import follow
 from agent.service import Service
 from agent.settings import Settings, StoreSettings
 from agent.store import Store
+from backends.resident import give_freed_memory_back
 
 STOP_S: Final = 1.8
 """From SIGTERM to the end of the process; two seconds are promised."""
@@ -26,6 +28,7 @@ log = logging.getLogger(__name__)
 
 async def serve(settings: Settings, config: Path) -> None:
     """Run the service until SIGTERM or SIGINT; SIGHUP has it read `config` again, where `settings` come from."""
+    heap.one_for_all_threads()
     faulthandler.enable()  # a watchdog ends a process that hangs by SIGABRT: then it says where
     stop, reload_asked = asyncio.Event(), asyncio.Event()
     deadline = Deadline()
@@ -42,6 +45,7 @@ async def serve(settings: Settings, config: Path) -> None:
         async with await _opened(settings.store) as store:
             deadline.store = store
             service = Service(settings, store, notices=notices)
+            give_freed_memory_back()  # what was needed to get here: the settings' schema and bytecode of imports
             try:
                 await service.run(
                     stop, beside={"reload": partial(follow, reload_asked, config, service, notices)}

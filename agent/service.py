@@ -57,6 +57,7 @@ from agent.threads import Threads
 from agent.trusted_keys import TrustedKeys
 from agent.version import version
 from backends.group import Reaped
+from backends.resident import give_freed_memory_back
 from firmware_shims.clock import Clock, boottime_ns
 from firmware_shims.pushed import PushedSignals
 from firmware_shims.reading import Source
@@ -105,53 +106,25 @@ class Service:
         self._kept = Lasting()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
-        topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
+        self._topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
         self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self.time.wall_s)
         self.preemptions = Preemptions(self._preempted)
         self.stations = [
             Station(backend, self.guard, self._on_reaped, settings.models.cache_dir)
             for backend in settings.backends
         ]
-        self.link = self._link(topics)
-        self.reports = Reports(self.link, topics, store.boot, clock, self._describe, self.preemptions.said)
+        self.link = self._link()
+        self.reports = Reports(
+            self.link, self._topics, store.boot, clock, self._describe, self.preemptions.said
+        )
         self.energy = Energy(settings.meter, self.guard, clock)
         self.tally = Tally()
         self.executor = self._executor()
         self.stays = self._stays()
         self.logbook = self._logbook()
-        self.portrait = Portrait(
-            settings=settings,
-            version=version(),
-            boot=store.boot,
-            started_at=utc_now(),
-            guard=self.guard,
-            executor=self.executor,
-            preemptions=self.preemptions,
-            stations=self.stations,
-            stays=self.stays,
-            energy=self.energy,
-            link=self.link,
-            store=store,
-            dead_letters=self.dead_letters,
-            logbook=self.logbook,
-            clock=clock,
-        )
+        self.portrait = self._portrait()
         self._outbox = Outbox(store, self.reports, self._fail)
-        self.intake = Intake(
-            settings=settings,
-            topics=topics,
-            keys=self.keys,
-            time=self.time,
-            store=store,
-            executor=self.executor,
-            reports=self.reports,
-            guard=self.guard,
-            stays=self.stays,
-            dead_letters=self.dead_letters,
-            outbox=self._outbox,
-            clock=clock,
-            on_store_error=self._fail,
-        )
+        self.intake = self._intake()
         pushed = [source for source in self._sources if isinstance(source, PushedSignals)]
         self.commands = Commands(self.guard, store, self.portrait, self.logbook, pushed)
 
@@ -165,12 +138,12 @@ class Service:
             log.warning("no configured source offers %s: work is never allowed", missing)
         return policy
 
-    def _link(self, topics: Topics) -> Link:
+    def _link(self) -> Link:
         death = framing.encode(Offline(self.settings.vehicle.id, self.store.boot))
         options = replace(
             link_options(self.settings),
-            will=Will(topic=topics.state, payload=death, retain=True),
-            subscriptions=(topics.task, topics.control),
+            will=Will(topic=self._topics.state, payload=death, retain=True),
+            subscriptions=(self._topics.task, self._topics.control),
         )
         return Link(options, on_message=self._on_message, on_up=lambda _: self._on_up(), clock=self._clock)
 
@@ -216,6 +189,42 @@ class Service:
             zone=ZoneInfo(self.settings.policy.time_zone),
             clock=self._clock,
             wall=self.time.wall_s,
+            on_store_error=self._fail,
+        )
+
+    def _portrait(self) -> Portrait:
+        return Portrait(
+            settings=self.settings,
+            version=version(),
+            boot=self.store.boot,
+            started_at=utc_now(),
+            guard=self.guard,
+            executor=self.executor,
+            preemptions=self.preemptions,
+            stations=self.stations,
+            stays=self.stays,
+            energy=self.energy,
+            link=self.link,
+            store=self.store,
+            dead_letters=self.dead_letters,
+            logbook=self.logbook,
+            clock=self._clock,
+        )
+
+    def _intake(self) -> Intake:
+        return Intake(
+            settings=self.settings,
+            topics=self._topics,
+            keys=self.keys,
+            time=self.time,
+            store=self.store,
+            executor=self.executor,
+            reports=self.reports,
+            guard=self.guard,
+            stays=self.stays,
+            dead_letters=self.dead_letters,
+            outbox=self._outbox,
+            clock=self._clock,
             on_store_error=self._fail,
         )
 
@@ -334,6 +343,8 @@ class Service:
         self.preemptions.reaped(kill, reaped.at_ns)
         self.tally.worker_ended(station.name, by_itself=by_itself)
         self._changed()
+        if not any(each.pid for each in self.stations):
+            give_freed_memory_back()  # ours is the car's now as well: 10 MiB after large inputs, in half a millisecond
 
     def _preempted(self, preemption: Preemption) -> None:
         self.tally.preempted(preemption)

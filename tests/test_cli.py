@@ -150,3 +150,21 @@ def test_the_command_line_itself_loads_nothing_of_the_service() -> None:
     loaded = {line.rsplit("|", 1)[-1].strip() for line in done.stderr.splitlines()}
     assert "typer" in loaded
     assert not {"pydantic", "aiomqtt", "msgspec", "rich", "asyncio", "agent.settings", "fleet"} & loaded
+
+
+def test_the_service_is_started_without_the_command_lines_library(tmp_path: Path) -> None:
+    config = tmp_path / "agent.toml"
+    plain = parkwatt("run", "--config", config, PYTHONPROFILEIMPORTTIME="1")
+    loaded = {line.rsplit("|", 1)[-1].strip() for line in plain.stderr.splitlines() if "|" in line}
+    assert "agent.settings" in loaded
+    assert not {"typer", "click", "urllib.request"} & loaded
+    by_typer = parkwatt("run", f"--config={config}")
+    said = [line for line in plain.stderr.splitlines() if "|" not in line]
+    assert (plain.returncode, said) == (by_typer.returncode, by_typer.stderr.splitlines()) == (2, said)
+    assert str(config) in said[0]
+
+
+@pytest.mark.parametrize("arguments", [("run",), ("run", "--help")])
+def test_whatever_else_is_said_to_run_is_for_the_command_line(arguments: tuple[str, ...]) -> None:
+    done = parkwatt(*arguments)
+    assert "Usage" in done.stdout + done.stderr

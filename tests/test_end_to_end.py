@@ -200,3 +200,27 @@ async def test_the_supervisor_never_imports(tmp_path: Path, module: str) -> None
     )
     process = await asyncio.create_subprocess_exec(sys.executable, "-c", program, cwd=tmp_path)
     assert await process.wait() == 0
+
+
+async def test_what_work_has_taken_of_the_cars_memory_goes_with_the_worker(
+    tmp_path: Path, broker: Broker
+) -> None:
+    mib = 2**20
+    key = trusted_key(tmp_path)
+    options = LinkOptions(host="127.0.0.1", port=broker.port, client_id="backend-1")
+    large = [Input("x", Datatype.UINT8, [1, 100_000], bytes(100_000))]
+    with can_car() as car:
+        config = write_can_config(tmp_path, broker, car, run_us=0)
+        async with FleetClient(options, key=key, kid="fleet") as fleet, running_agent(config) as agent:
+            vehicle = fleet.vehicle("veh-1", "BR-SP")
+            await vehicle.wait_for(lambda state: isinstance(state, State), WITHIN_S)
+            before = agent.resident_bytes
+            await asyncio.gather(*[vehicle.submit(NULL, large) for _ in range(200)])
+            at_work = agent.resident_bytes
+            car.set(vss.DRIVER_DOOR, True)
+            await agent.until_no_worker()
+            async with asyncio.timeout(WITHIN_S):
+                while agent.resident_bytes > before + (at_work - before) / 2:
+                    await asyncio.sleep(0.01)
+            assert at_work > before + 5 * mib
+            assert await agent.stop() == 0

@@ -1,5 +1,6 @@
 """The account of the days: where the hours went, by the clocks of the place where the car lives."""
 
+import asyncio
 import datetime as dt
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -255,7 +256,9 @@ async def test_a_full_store_costs_nothing_of_the_account(tmp_path: Path) -> None
             car.passes(HOUR)
             car.sees(Sight(Mode.BLOCKED, [list(Reason)[hour % len(Reason)]]))
             await car.store.run(lambda ledger: ledger.counts())
-        assert car.store.writer.waiting == 1
+        async with asyncio.timeout(20):
+            while car.store.writer.waiting != 1:
+                await asyncio.sleep(0.01)
         days = await car.days()
         assert sum(day.blocked_s + day.ready_s for day in days.values()) == 40 * HOUR
         await limit(car.store, 5000)

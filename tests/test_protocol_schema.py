@@ -40,15 +40,15 @@ def test_the_published_documents_are_current(name: str) -> None:
     assert published(name) == json.loads(json.dumps(schema.documents()[name])), hint
 
 
-def test_nothing_else_is_published() -> None:
-    assert {path.name for path in DOCS.iterdir()} == set(schema.documents())
+def test_nothing_else_is_published_beside_the_page_for_people() -> None:
+    assert {path.name for path in DOCS.iterdir()} == {"README.md", *schema.documents()}
 
 
 def test_the_command_writes_what_is_published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("sys.argv", ["schema", str(tmp_path / "new")])
     schema.main()
-    for path in DOCS.iterdir():
-        assert (tmp_path / "new" / path.name).read_bytes() == path.read_bytes()
+    for name in schema.documents():
+        assert (tmp_path / "new" / name).read_bytes() == (DOCS / name).read_bytes()
 
 
 @pytest.mark.parametrize("topic", schema.TOPIC_MESSAGES)

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from service_manager import DROP_INS, UNIT, command, settings_of
 
-from agent.cli import CONFIG_WRONG
+from agent.refusal import CONFIG_WRONG
 from agent.serve import STOP_S
 from agent.settings import ControlSettings, ModelSettings, StoreSettings, TrustSettings
 from backends.limits import MEMORY_BYTES

@@ -3,7 +3,7 @@
 from pathlib import Path
 from threading import Event
 
-from agent.fetch import file_body, https_body
+from agent.fetch import file_body
 from agent.fetch.landing import Landing
 from agent.fetch.network import Network
 from agent.fetch.place import Rules, checked
@@ -21,4 +21,6 @@ def fetch(url: str, rules: Rules, landing: Landing, off: Event, network: Network
     if isinstance(place, Path):
         file_body.read(place, rules.folders, landing, off)
     else:
+        from agent.fetch import https_body  # noqa: PLC0415 - http.client is large, and a blocked car fetches nothing
+
         https_body.Download(place, rules, landing, off, network).run()

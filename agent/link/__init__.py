@@ -4,6 +4,7 @@ It knows nothing of tasks or cars: topics and bytes only. `wire.py` is the libra
 corrected in them; `connection.py` is one connection; `link.py` makes the next one.
 """
 
+from agent.link import lean_paho  # noqa: F401 - before anything else imports paho
 from agent.link.errors import LinkDown, PublishRefused, TooLarge
 from agent.link.inbound import Inbound
 from agent.link.link import Link, LinkStatus
