@@ -15,7 +15,7 @@ EXAMPLE = Path(__file__).parents[1] / "deploy/agent.toml"
 
 WITHOUT_A_DEFAULT = (
     "username|password_file|ca_file|cert_file|key_file|watts_per_core|group"
-    "|stay_prior_file|region_file|grid_limit_w|schedule|time_zone"
+    "|stay_prior_file|region_file|grid_limit_w|schedule|time_zone|cores"
 )
 
 
