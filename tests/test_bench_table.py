@@ -50,6 +50,12 @@ def test_without_a_meter_it_says_so_and_prints_no_number() -> None:
     assert "inferences/J, model" not in row
 
 
+def test_kinds_of_marks_leave_out_numbers_and_keep_names() -> None:
+    few = (f"p99 of {count} latencies: too few for an interval" for count in (109, 1_320))
+    readme = markdown_table.readme(of(*(Machine(marks=(mark,)) for mark in few)), "results.json")
+    assert "- 2 of 2 rows: p99 of ... latencies: too few for an interval" in readme
+
+
 def test_what_the_load_generator_saw_stands_beside_ours_and_a_difference_is_marked() -> None:
     [alike, apart] = of(MEASURED, MEASURED).rows
     saw = Loadgen(

@@ -8,6 +8,7 @@ import pytest
 from agents import TOPICS, RunningAgent, agent, write_config
 from wire_fleet import WireFleet, task, wire_fleet
 
+from agent import outbox
 from agent.protocol.messages import Event, TaskState
 from agent.protocol.reasons import Reason
 from backends import calls
@@ -115,7 +116,10 @@ async def finished(fleet: WireFleet, tasks: int) -> None:
     await fleet.until(ended, "every task has ended")
 
 
-async def test_losing_the_broker_loses_no_work(tmp_path: Path) -> None:
+async def test_losing_the_broker_loses_no_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        outbox, "PERIOD_S", 1.0
+    )  # a broker without a memory has nobody to tell before the fleet is back
     with IotcoreBroker() as broker:
         port = broker.port
         config = write_config(tmp_path, port, run_us=SLOW_US)

@@ -15,7 +15,7 @@ from benchmarks.throughput.results import Energy, Figures, Interval, Loadgen, Re
 NOTHING: Final = "-"
 NO_METER: Final = "no meter"
 DIGITS: Final = 3
-FIGURES: Final = re.compile(r"(?<![A-Za-z])\d[\d.,]*")
+FIGURES: Final = re.compile(r"(?<![A-Za-z\d.,])\d[\d.,]*")
 
 Kind = Literal["measured", "model"]
 
