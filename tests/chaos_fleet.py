@@ -5,6 +5,7 @@ hexadecimal. After a restart it asks for the rows that are not in there.
 """
 
 import asyncio
+import os
 import struct
 import sys
 from dataclasses import dataclass, field
@@ -39,7 +40,7 @@ class Piece:
 
 @dataclass
 class Answers:
-    """The file of answers, which outlives every process. `read` goes on where it ended."""
+    """The file of answers, which outlives every process. `read` goes on where it ended, with whole lines."""
 
     path: Path
     pieces: list[Piece] = field(default_factory=list)
@@ -50,6 +51,8 @@ class Answers:
         with self.path.open("rb") as file:
             file.seek(self._read)
             for line in file:
+                if not line.endswith(b"\n"):  # a write is seen page by page
+                    return
                 self._read += len(line)
                 self._note(line.decode().split())
 
@@ -60,8 +63,12 @@ class Answers:
         task, begin, end, data = words
         self.pieces.append(Piece(int(task), int(begin), int(end), bytes.fromhex(data)))
 
+    def cut_torn(self) -> None:
+        """A kill in the middle of a write leaves the part of a line that filled a page."""
+        self.read()
+        os.truncate(self.path, self._read)
+
     def append(self, *words: object) -> None:
-        """One write: a kill leaves the whole line or nothing of it."""
         with self.path.open("ab", buffering=0) as file:
             file.write(" ".join(map(str, words)).encode() + b"\n")
 
@@ -93,7 +100,7 @@ async def ask(vehicle: Vehicle, answers: Answers, task: int, lacks: Coverage, at
 
 async def serve(port: int, answers: Answers, tasks: int) -> None:
     """Ask for everything, then go on confirming until killed."""
-    answers.read()
+    answers.cut_torn()
     answers.append(START)
     attempt = 1 + answers.starts * ATTEMPTS_A_START
     options = LinkOptions(host="127.0.0.1", port=port, client_id="chaos-fleet")

@@ -191,7 +191,7 @@ async def test_hostile_messages_get_their_codes_and_the_good_task_beside_them_it
             await assert_answered_once(fleet, "good", 6)
             for case in CASES[group]:
                 await assert_ended(fleet, case)
-            assert_counted(car, caplog, CASES[group])
+            await assert_counted(car, caplog, CASES[group])
             await car.until(lambda: nothing_unacknowledged(car), "every message is acknowledged")
             fleet.send(task("next", count=2))
             await assert_answered_once(fleet, "next", 2)
@@ -223,9 +223,12 @@ async def assert_ended(fleet: WireFleet, case: Case) -> None:
         assert reason.text.isprintable()
 
 
-def assert_counted(car: RunningAgent, caplog: pytest.LogCaptureFixture, cases: tuple[Case, ...]) -> None:
+async def assert_counted(
+    car: RunningAgent, caplog: pytest.LogCaptureFixture, cases: tuple[Case, ...]
+) -> None:
     """By reason, and with one line of the log for each."""
     refused = [case.reason for case in cases if case.ends in {Ends.DROPPED, Ends.REJECTED}]
+    await car.until(lambda: car.service.intake.refused.total() >= len(refused), "what was sent has arrived")
     assert car.service.intake.refused == Counter(reason.label for reason in refused if reason)
     said = [record for record in caplog.records if record.levelno >= logging.WARNING]
     assert len([record for record in said if "refused a message" in record.getMessage()]) == len(refused)
