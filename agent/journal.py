@@ -42,7 +42,7 @@ class Journal:
     @property
     def stuck(self) -> bool:
         """Whether something that is owed waits for room on disk."""
-        return self.store.writer.waiting > 0
+        return self.store.writer.stuck
 
     def keep(self, job: Job, chunk: Chunk) -> None:
         """Commit rows that are done. They leave with the last row, or when they have waited long enough.

@@ -1,6 +1,7 @@
 """What is owed to the fleet waits for room on the disk, in order, and is never given up."""
 
 import asyncio
+import threading
 from collections.abc import AsyncIterator, Callable, Hashable
 from functools import partial
 from pathlib import Path
@@ -10,6 +11,7 @@ import pytest_asyncio
 from offers import offer
 
 from agent.store import Ledger, Store, StoreClosed, StoreFull
+from agent.store.waiting import Waiting
 
 MAX_BYTES = 1_000_000
 SOON_S = 20.0
@@ -114,6 +116,31 @@ async def test_the_agent_is_told_when_the_store_is_stuck_and_when_it_goes_on(sto
     await asyncio.wait_for(asyncio.gather(*owed), SOON_S)
     await store.run(lambda _: None)
     assert told == [True, False]
+
+
+async def test_whoever_sees_it_stuck_is_told_that_it_goes_on(
+    store: Store, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A lane that rests on what it saw in between is woken by what is told, and by nothing else."""
+    await fill(store, left_bytes=50_000)
+    seen: list[bool] = []
+    told: list[bool] = []
+    store.writer.on_stuck = told.append
+    hurry = Waiting.hurry
+
+    def looked_at(waiting: Waiting) -> None:
+        seen.append(store.writer.stuck)
+        hurry(waiting)
+
+    monkeypatch.setattr(Waiting, "hurry", looked_at)
+    held = threading.Event()
+    store.run(lambda _: held.wait())
+    owed = owe(store, "answer", 200_000, lane="task"), owe(store, "filler", 0, lane="room")
+    held.set()
+    await asyncio.wait_for(asyncio.gather(*owed), SOON_S)
+    await store.run(lambda _: None)
+    assert seen == [False]
+    assert told == []
 
 
 async def test_what_still_waits_at_the_end_is_not_on_disk_and_says_so(tmp_path: Path) -> None:

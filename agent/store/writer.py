@@ -80,6 +80,11 @@ class Writer:
         return self._queue.qsize()
 
     @property
+    def stuck(self) -> bool:
+        """Whether owed jobs wait for room, as `on_stuck` was told: whoever rests for it is told when to go on."""
+        return self._stuck
+
+    @property
     def waiting(self) -> int:
         """How many owed jobs wait for room."""
         return len(self._waiting)
