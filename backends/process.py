@@ -290,8 +290,8 @@ class WorkerProcess:
             size = self._requests.recv_into(self._buffer)
         except BlockingIOError:
             return False
-        except ConnectionResetError:
-            size = 0
+        except ConnectionResetError:  # it left requests unread: said once, before what it had answered
+            return True
         if not size:
             self._loop.remove_reader(self._requests)
             self._silence = self._loop.call_later(SILENT_S, self.kill)

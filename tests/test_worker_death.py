@@ -76,6 +76,24 @@ async def test_a_kill_from_the_thread_that_read_the_frame_ends_the_run_while_the
     assert descriptors() == before
 
 
+async def test_what_it_answered_counts_though_it_left_requests_unread() -> None:
+    """The kernel says ECONNRESET before it gives out what had come before."""
+    async with started("fault", does="abort", after_runs=1) as worker:
+        program = await worker.load(BYTES)
+        slots = [worker.slot(program, 1) for _ in range(3)]
+        done, deadly, behind = (asyncio.ensure_future(worker.run(slot)) for slot in slots)
+        pidfd = os.pidfd_open(worker.pid)
+        await asyncio.sleep(0)
+        assert readable_within(pidfd, 30)  # the loop has not turned since
+        os.close(pidfd)
+        await done
+        for run in (deadly, behind):
+            with pytest.raises(WorkerDied, match="was ended by signal 6"):
+                await run
+        for slot in slots:
+            slot.release()
+
+
 async def test_a_kill_after_the_end_hits_nobody() -> None:
     async with started("null") as worker:
         assert worker.kill() is not None
