@@ -2,7 +2,7 @@
 
 import hashlib
 import os
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final
@@ -10,6 +10,7 @@ from typing import Final
 from agent.protocol.messages import Datatype, ModelFormat, ModelRef
 from backends import tiny_onnx
 from benchmarks import stamping
+from benchmarks.cue_kinds import Kind
 from benchmarks.packaged_models import FILE_TYPES, IRISES
 from fleet.client import Input
 
@@ -43,12 +44,16 @@ class Work:
         return ModelRef("model", "1", sha256, self.format)
 
 
-def all_of_them(folder: Path) -> Iterator[Work]:
-    """In the order of the report; raises `WheelMissingError`. The stamping worker's file lies in `folder`."""
-    yield file_types()
-    yield long_node()
-    yield irises()
-    yield stamping_into(folder / STAMPS_FILE)
+def chosen(kinds: Sequence[Kind], folder: Path) -> Iterator[Work]:
+    """Raises `WheelMissingError`. The stamping worker's file lies in `folder`."""
+    makers: Mapping[Kind, Callable[[], Work]] = {
+        Kind.FILE_TYPES: file_types,
+        Kind.LONG_NODE: long_node,
+        Kind.IRISES: irises,
+        Kind.STAMPING: lambda: stamping_into(folder / STAMPS_FILE),
+    }
+    for kind in kinds:
+        yield makers[kind]()
 
 
 def file_types() -> Work:

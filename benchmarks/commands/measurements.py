@@ -8,10 +8,15 @@ from typing import Annotated
 
 import typer
 
+from benchmarks.cue_kinds import Kind
+
 Quick = Annotated[bool, typer.Option("--quick", help="fewer rounds: a look, not a result")]
 Days = Annotated[int | None, typer.Option(min=1, help="a million take an hour")]
 Rounds = Annotated[int | None, typer.Option(min=10, help="ten thousand take half an hour")]
-Cues = Annotated[int | None, typer.Option(min=1, help="over each kind of work")]
+Cues = Annotated[
+    int | None, typer.Option(min=1, help="over each kind of work; a thousand take a quarter of an hour")
+]
+Kinds = Annotated[list[Kind] | None, typer.Option(help="a kind of work, once or more; without it each")]
 Seed = Annotated[int, typer.Option(help="of the cars and their days")]
 Plot = Annotated[Path | None, typer.Option(metavar="FOLDER", help="pictures, too")]
 
@@ -44,11 +49,11 @@ def durability(quick: Quick = False) -> None:
     _print(quick, measured.measure(quick))
 
 
-def cues(quick: Quick = False, cues: Cues = None) -> None:
+def cues(quick: Quick = False, cues: Cues = None, over: Kinds = None) -> None:
     """Measure from a door's frame to the worker's signal, last instruction and freed memory."""
     from benchmarks import cues as measured  # noqa: PLC0415 - as above
 
-    _print(quick, measured.measure(cues or (20 if quick else 200)))
+    _print(quick, measured.measure(cues or (20 if quick else 200), over or list(Kind)))
 
 
 def kernels(quick: Quick = False) -> None:
