@@ -87,8 +87,8 @@ class Stays:
     """Known not to be parked, and not known to be since."""
     _departure_s: float | None = None
     _kept_ns: int = 0
-    _curve: tuple[int, Forecast] | None = None
-    """The forecast of the open stay, with the group of its arrival."""
+    _curve: tuple[tuple[int, int], Forecast] | None = None
+    """The forecast of the open stay, with the group and the minute of its arrival."""
 
     def __post_init__(self) -> None:
         self._model = StayModel(self.prior)
@@ -148,8 +148,9 @@ class Stays:
             return None
         stayed_s = self._stayed_s(self.stay)
         arrival = self._arrival(now_s - stayed_s)
-        if self._curve is None or self._curve[0] != arrival.group:
-            self._curve = arrival.group, self._model.forecast(arrival)
+        place = arrival.group, arrival.minute
+        if self._curve is None or self._curve[0] != place:
+            self._curve = place, self._model.forecast(arrival)
         departure_s = self.guard.orders.departure_s
         left_s = math.inf
         if departure_s is not None and departure_s - now_s >= -MISSED_S:
@@ -158,7 +159,7 @@ class Stays:
 
     def _arrival(self, at_s: float) -> Arrival:
         local = dt.datetime.fromtimestamp(at_s, self.zone)
-        return Arrival(at_s, local.weekday(), local.hour)
+        return Arrival(at_s, local.weekday(), local.hour, local.minute)
 
     def _stayed_s(self, stay: Stay) -> float:
         return (self.clock() - stay.begun_ns) / NS

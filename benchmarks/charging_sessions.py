@@ -27,7 +27,7 @@ FILES: Final = Files(
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """One car at one charger. `year` and the arrival's weekday and hour are those of the site's clocks."""
+    """One car at one charger. `year` and the arrival's weekday, hour and minute are those of the site's clocks."""
 
     id: str
     site: str
@@ -57,6 +57,6 @@ def _session(site: str, row: Mapping[str, str]) -> Session:
         id=row["session_id"],
         site=site,
         year=arrived.year,
-        arrival=Arrival(arrived.timestamp(), arrived.weekday(), arrived.hour),
+        arrival=Arrival(arrived.timestamp(), arrived.weekday(), arrived.hour, arrived.minute),
         stay_s=(departed - arrived).total_seconds(),
     )

@@ -17,7 +17,9 @@ MONDAY_8 = Arrival(0.0, 0, 8)
 MONDAY_20 = Arrival(0.0, 0, 20)
 
 stays_s = st.floats(0, 4 * DAY_S)
-arrivals = st.builds(Arrival, st.floats(0, 400 * DAY_S), st.integers(0, 6), st.integers(0, 23))
+arrivals = st.builds(
+    Arrival, st.floats(0, 400 * DAY_S), st.integers(0, 6), st.integers(0, 23), st.integers(0, 59)
+)
 histories = st.lists(st.tuples(arrivals, stays_s, st.booleans()), max_size=40)
 
 
@@ -85,6 +87,36 @@ def test_the_hour_before_midnight_is_beside_the_one_after_it() -> None:
         model.learn(Arrival(day * DAY_S, 0, 23), 600.0, left=True)
     night, noon = (model.forecast(Arrival(20 * DAY_S, 0, hour)).survival(0.0, HOUR_S) for hour in (0, 12))
     assert night < noon - 0.1
+
+
+def at_minute(hour: int, minute: int) -> Arrival:
+    return Arrival(20 * DAY_S, 0, hour, minute)
+
+
+def test_no_full_hour_changes_a_forecast_at_a_stroke() -> None:
+    model = StayModel(PRIOR)
+    for day in range(20):
+        model.learn(Arrival(day * DAY_S, 0, 7), 600.0, left=True)
+    clock = [(7, 30), (7, 45), (7, 59), (8, 0), (8, 15), (8, 30)]
+    hour = [model.forecast(at_minute(*time)).survival(0.0, HOUR_S) for time in clock]
+    assert hour == sorted(hour)
+    assert hour[3] == pytest.approx((hour[0] + hour[5]) / 2)
+    assert hour[3] - hour[2] == pytest.approx((hour[5] - hour[0]) / 60)
+
+
+@pytest.mark.parametrize(("minute", "share"), [(30, 0.0), (45, 0.25), (59, 29 / 60)])
+def test_who_comes_shortly_before_the_hour_teaches_the_next_one_too(minute: int, share: float) -> None:
+    model = StayModel(PRIOR)
+    model.learn(Arrival(0.0, 0, 8, minute), 600.0, left=True)
+    weights = {group: sum(tally.left.values()) for group, tally in model.history.items()}
+    assert weights == pytest.approx({8: 1 - share, 9: share} if share else {8: 1.0})
+
+
+def test_midnight_is_between_two_hours_of_the_same_kind_of_day() -> None:
+    model = StayModel(PRIOR)
+    model.learn(Arrival(0.0, 6, 0, 0), 600.0, left=True)
+    model.learn(Arrival(0.0, 4, 23, 45), 600.0, left=True)
+    assert set(model.history) == {GROUPS // 2, GROUPS - 1, 23, 0}
 
 
 def test_weekends_are_learned_apart() -> None:
@@ -237,11 +269,21 @@ def test_a_stay_that_is_none_is_refused(stay_s: float) -> None:
 
 
 @pytest.mark.parametrize(
-    ("weekday", "hour", "at_s"), [(7, 0, 0.0), (0, 24, 0.0), (-1, 0, 0.0), (0, 0, float("nan"))]
+    ("weekday", "hour", "minute", "at_s"),
+    [
+        (7, 0, 0, 0.0),
+        (0, 24, 0, 0.0),
+        (-1, 0, 0, 0.0),
+        (0, 0, 60, 0.0),
+        (0, 0, -1, 0.0),
+        (0, 0, 0, float("nan")),
+    ],
 )
-def test_an_arrival_that_is_no_time_of_a_week_is_refused(weekday: int, hour: int, at_s: float) -> None:
-    with pytest.raises(ValueError, match="weekday 0-6, hour 0-23"):
-        Arrival(at_s, weekday, hour)
+def test_an_arrival_that_is_no_time_of_a_week_is_refused(
+    weekday: int, hour: int, minute: int, at_s: float
+) -> None:
+    with pytest.raises(ValueError, match="weekday 0-6, hour 0-23, minute 0-59"):
+        Arrival(at_s, weekday, hour, minute)
 
 
 @pytest.mark.parametrize(

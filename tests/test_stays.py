@@ -30,7 +30,8 @@ MINUTE_S = 60.0
 HOUR_S = 3600.0
 DAY_S = 24 * HOUR_S
 ZONE = ZoneInfo("America/Sao_Paulo")
-MONDAY_8 = dt.datetime(2026, 11, 23, 8, tzinfo=ZONE)
+MONDAY_8_30 = dt.datetime(2026, 11, 23, 8, 30, tzinfo=ZONE)
+"""The middle of an hour: what comes now belongs to this hour alone."""
 PRIOR = Prior.exponential(mean_s=6 * HOUR_S)
 PARKED: Mapping[str, Value] = {vss.LOW_VOLTAGE_STATE: "OFF", vss.GEAR: vss.GEAR_PARK, vss.SPEED: 0.0}
 DRIVING: Mapping[str, Value] = {vss.LOW_VOLTAGE_STATE: "ON", vss.GEAR: vss.GEAR_DRIVE, vss.SPEED: 50.0}
@@ -39,11 +40,11 @@ REVERSING: Mapping[str, Value] = {vss.LOW_VOLTAGE_STATE: "ON", vss.GEAR: -1, vss
 
 @dataclass
 class Days:
-    """A car, its two clocks, and an agent with a real guard over a real store. It is Monday, 8 o'clock."""
+    """A car, its two clocks, and an agent with a real guard over a real store. It is Monday, half past 8."""
 
     store: Store
     clock: HandClock = field(default_factory=HandClock)
-    unix_s: float = MONDAY_8.timestamp()
+    unix_s: float = MONDAY_8_30.timestamp()
     car: Car = field(default_factory=Car)
 
     async def start_agent(self, prior: Prior = PRIOR) -> None:
@@ -226,13 +227,13 @@ async def test_nobody_knows_what_the_car_did_while_the_agent_was_away_for_long(
 
 
 async def test_a_drive_of_two_minutes_is_the_end_of_one_stay_and_the_beginning_of_another(days: Days) -> None:
-    days.stays_for(HOUR_S)
+    days.stays_for(58 * MINUTE_S)
     days.pass_(2 * MINUTE_S)
     days.is_(PARKED)
     days.pass_(4 * HOUR_S)
     days.is_(DRIVING)
     assert sorted(await days.learned()) == [
-        (group(8), interval(HOUR_S), True),
+        (group(8), interval(58 * MINUTE_S), True),
         (group(9), interval(4 * HOUR_S), True),
     ]
 
@@ -310,6 +311,20 @@ async def test_the_hour_of_an_arrival_follows_a_clock_that_is_set(days: Days) ->
     assert days.expected_s() == pytest.approx(6 * HOUR_S * 0.693, rel=0.01)
     days.unix_s -= 5 * HOUR_S
     assert days.expected_s() == pytest.approx(10 * HOUR_S * 0.693, rel=0.01)
+
+
+async def test_an_arrival_shortly_before_the_hour_is_half_an_arrival_after_it(days: Days) -> None:
+    mornings = Prior.exponential(mean_s=10 * HOUR_S).curves[0]
+    await days.start_agent(Prior((*PRIOR.curves[:9], mornings, *PRIOR.curves[10:])))
+    days.is_(PARKED)
+    expected_s = []
+    for minutes in (0, 29, 1, 30):  # half past 8, 8:59, 9 o'clock, half past 9
+        days.unix_s += minutes * MINUTE_S
+        expected_s.append(days.expected_s() or 0)
+    assert expected_s == sorted(expected_s)
+    assert expected_s[0] == pytest.approx(6 * HOUR_S * 0.693, rel=0.01)
+    assert expected_s[1] == pytest.approx(expected_s[2], rel=0.02)
+    assert expected_s[3] == pytest.approx(10 * HOUR_S * 0.693, rel=0.01)
 
 
 @pytest.mark.parametrize(
@@ -452,7 +467,7 @@ async def test_a_departure_is_news_within_a_minute(days: Days, monkeypatch: pyte
     news = asyncio.Event()
     watching = asyncio.create_task(days.stays.watch(news.set))
     days.guard.follow(replace(days.guard.orders, departure_s=days.unix_s + 3 * HOUR_S))
-    await asyncio.wait_for(news.wait(), 10)
+    await asyncio.wait_for(news.wait(), 30)
     watching.cancel()
     await asyncio.wait([watching])
 
@@ -468,7 +483,7 @@ async def test_a_full_store_does_not_stop_the_agent_and_the_stay_is_written_late
         await store.run(lambda _: None)
         assert await days.note(OPEN_NOTE) is None
         await days.write("ballast", b"")
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while await days.note(OPEN_NOTE) is None:
                 await asyncio.sleep(0.01)
 

@@ -80,6 +80,15 @@ def test_the_curve_starts_at_one_and_never_rises(
     assert all(high >= low >= 0 for high, low in pairwise(curve))
 
 
+@pytest.mark.parametrize("left", [True, False])
+def test_a_session_counted_in_two_shares_is_one_session(left: bool) -> None:
+    shared, whole = Tally(), Tally()
+    for share in (0.25, 0.75):
+        shared.add(3, left=left, at_s=0.0, half_life_s=FOREVER_S, weight=share)
+    whole.add(3, left=left, at_s=0.0, half_life_s=FOREVER_S)
+    assert shared == whole
+
+
 def test_who_goes_out_of_sight_says_nothing_about_leaving_later() -> None:
     with_lost = product_limit(EVEN, 0, tally_of(left=[2, 5], lost=[3, 3, 3]))
     assert with_lost == pytest.approx([1, 1, 1, 4 / 5, 4 / 5, 4 / 5, 0, 0, 0])

@@ -5,6 +5,9 @@ rank: where in the prior's curve its sessions ended, all hours together, so that
 earlier than others; here the prior counts as `Prior.weight_sessions`. Then by what it did in the hours beside, and
 last in this hour itself, for what is special about its mornings; here what the step before gave counts as 20 and as
 five sessions. A session's own weight halves every `half_life_s`.
+
+A curve stands for the middle of its hour. A car that arrives between two middles is foretold between the two curves,
+and teaches both, in the same shares.
 """
 
 import math
@@ -43,21 +46,40 @@ _LEAST_SURVIVAL: Final = 1e-9
 
 
 class Arrival(msgspec.Struct, frozen=True):
-    """When a stay began: `at_s` in unix seconds, weekday (0 is Monday) and hour on the clocks of the place."""
+    """When a stay began: `at_s` in unix seconds, the rest on the clocks of the place, weekday 0 is Monday.
+
+    Where only the hour is known, its middle stands for it.
+    """
 
     at_s: float
     weekday: int
     hour: int
+    minute: int = 30
 
     def __post_init__(self) -> None:
         """Refuse what is no time of a week."""
-        if not (0 <= self.weekday < 7 and 0 <= self.hour < _HOURS and math.isfinite(self.at_s)):
-            raise ValueError(f"an arrival has weekday 0-6, hour 0-23 and a finite time, not {self}")
+        on_clock = 0 <= self.weekday < 7 and 0 <= self.hour < _HOURS and 0 <= self.minute < 60
+        if not (on_clock and math.isfinite(self.at_s)):
+            raise ValueError(f"an arrival has weekday 0-6, hour 0-23, minute 0-59, a finite time, not {self}")
 
     @property
     def group(self) -> int:
-        """The curve that it belongs to: one an hour on weekdays, then one an hour on weekends."""
+        """The curve of its hour: one an hour on weekdays, then one an hour on weekends."""
         return self.hour + _HOURS * (self.weekday >= _SATURDAY)
+
+    @property
+    def shares(self) -> tuple[tuple[int, float], ...]:
+        """The curves that it belongs to, and how much: those of the two hours between whose middles it lies."""
+        beside = abs(self.minute - 30) / 60
+        if not beside:
+            return ((self.group, 1.0),)
+        return ((self.group, 1 - beside), (_hours_on(self.group, 1 if self.minute > 30 else -1), beside))
+
+
+def _hours_on(group: int, hours: int) -> int:
+    """The group of so many hours later, on the same kind of days: before midnight is beside after it."""
+    first = group - group % _HOURS
+    return first + (group - first + hours) % _HOURS
 
 
 class Prior(msgspec.Struct, frozen=True):
@@ -148,34 +170,37 @@ class StayModel:
         at_s, half_life_s = arrival.at_s + stayed_s, self._half_life_s
         interval = bisect_right(EDGES_S, stayed_s) - 1
         left = left and interval < _INTERVALS  # beyond the last edge nothing is told apart
-        self.history.setdefault(arrival.group, Tally(at_s)).add(
-            interval, left=left, at_s=at_s, half_life_s=half_life_s
-        )
-        rank = self._rank(arrival.group, interval)
-        self._ranks.add(rank, left=left, at_s=at_s, half_life_s=half_life_s)
+        for group, share in arrival.shares:
+            tally, rank = self.history.setdefault(group, Tally(at_s)), self._rank(group, interval)
+            tally.add(interval, left=left, at_s=at_s, half_life_s=half_life_s, weight=share)
+            self._ranks.add(rank, left=left, at_s=at_s, half_life_s=half_life_s, weight=share)
 
     def forecast(self, arrival: Arrival) -> Forecast:
         """Give the curve of a stay that begins now."""
-        return self._forecast(arrival.group, arrival.at_s)
+        curves = [
+            [share * point for point in self._survival(group, arrival.at_s)]
+            for group, share in arrival.shares
+        ]
+        return Forecast([sum(points) for points in zip(*curves, strict=True)])
 
     def as_prior(self, at_s: float, weight_sessions: float = 30.0) -> Prior:
         """What this model knows at `at_s`, as the prior of another: how a fleet makes one."""
-        curves = (self._forecast(group, at_s).curve() for group in range(GROUPS))
+        curves = (self._survival(group, at_s) for group in range(GROUPS))
         floored = tuple(tuple(max(_LEAST_SURVIVAL, share) for share in curve) for curve in curves)
         return Prior(floored, weight_sessions)
 
-    def _forecast(self, group: int, at_s: float) -> Forecast:
+    def _survival(self, group: int, at_s: float) -> list[float]:
+        """P(stay >= edge) at each of `EDGES_S` in the middle of an hour."""
         weight, half_life_s = self._prior.weight_sessions, self._half_life_s
         ranks = product_limit(_RANKS, weight, self._ranks, self._ranks.faded(at_s, half_life_s))
         corrected = [_at_rank(ranks, share) for share in self._prior.curves[group]]
         beside = product_limit(corrected, _BESIDE_WEIGHT_SESSIONS, self._beside(group, at_s))
         own = self.history.get(group, Tally(at_s))
-        return Forecast(product_limit(beside, _HOUR_WEIGHT_SESSIONS, own, own.faded(at_s, half_life_s)))
+        return product_limit(beside, _HOUR_WEIGHT_SESSIONS, own, own.faded(at_s, half_life_s))
 
     def _beside(self, group: int, at_s: float) -> Tally:
         """The sessions of the hours beside, on the same kind of days, as of `at_s`."""
-        first, hour = group - group % _HOURS, group % _HOURS
-        found = ((self.history.get(first + (hour + step) % _HOURS), share) for step, share in _BESIDE)
+        found = ((self.history.get(_hours_on(group, step)), share) for step, share in _BESIDE)
         return blended(
             (tally, share * tally.faded(at_s, self._half_life_s)) for tally, share in found if tally
         )

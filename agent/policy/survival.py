@@ -21,14 +21,14 @@ class Tally(msgspec.Struct):
         """What is left at `at_s` of each weight, 0 to 1; a clock that stepped back brings nothing back."""
         return math.exp2(-max(0.0, at_s - self.at_s) / half_life_s)
 
-    def add(self, interval: int, *, left: bool, at_s: float, half_life_s: float) -> None:
-        """Count one session whose end was seen at `at_s`."""
+    def add(self, interval: int, *, left: bool, at_s: float, half_life_s: float, weight: float = 1.0) -> None:
+        """Count a session, or the share `weight` of one, whose end was seen at `at_s`."""
         factor = self.faded(at_s, half_life_s)
         self.left = _scaled(self.left, factor)
         self.lost = _scaled(self.lost, factor)
         self.at_s = at_s
         weights = self.left if left else self.lost
-        weights[interval] = weights.get(interval, 0.0) + 1.0
+        weights[interval] = weights.get(interval, 0.0) + weight
 
 
 _FORGOTTEN = 1e-4
