@@ -38,6 +38,11 @@ class Calls:
         self._calls: dict[int, _Call] = {}
 
     @property
+    def pending(self) -> bool:
+        """Whether a worker owes an answer."""
+        return bool(self._calls)
+
+    @property
     def slots(self) -> Iterator[Slot]:
         """The slots of runs that are under way or wait."""
         yield from [call.slot for call in self._calls.values() if call.slot is not None]

@@ -44,7 +44,7 @@ def confine(limits: Limits, needs: Needs, scratch: str) -> tuple[Limit, ...]:
             f"files of {needs.file_bytes // 1024**2} MiB, {OPEN_FILES} open, no core dumps",
             lambda: _bound_files(needs.file_bytes),
         ),
-        _tried("processor time of each call", lambda: allow_processor_time(limits.load_s)),
+        _tried("processor time of each call", lambda: ProcessorTime().allow(limits.load_s)),
         _tried("last in line for disks", yield_disks),
         _tried("no new privileges", lambda: prctl(PR_SET_NO_NEW_PRIVS, 1)),
         _tried("no capabilities", drop_capabilities, started_before),
@@ -53,13 +53,25 @@ def confine(limits: Limits, needs: Needs, scratch: str) -> tuple[Limit, ...]:
     )
 
 
-def allow_processor_time(seconds: float) -> None:
-    """Let the kernel end this process once all its threads together have used `seconds` more (RLIMIT_CPU).
+class ProcessorTime:
+    """What this process may use of it, all its threads together: the kernel ends it after that (RLIMIT_CPU).
 
-    Set anew for each call, because over a night a healthy worker uses hours.
+    Set anew for each call, because over a night a healthy worker uses hours. The kernel counts whole seconds, so a
+    short call most often finds it as it should be.
     """
-    _, most = resource.getrlimit(resource.RLIMIT_CPU)
-    resource.setrlimit(resource.RLIMIT_CPU, (math.ceil(time.process_time() + seconds) + 1, most))
+
+    def __init__(self) -> None:
+        self._until_s: int | None = None
+
+    def allow(self, seconds: float) -> float:
+        """Let it use so much more; returns what it has used."""
+        used_s = time.process_time()
+        until_s = math.ceil(used_s + seconds) + 1
+        if until_s != self._until_s:
+            _, most = resource.getrlimit(resource.RLIMIT_CPU)
+            resource.setrlimit(resource.RLIMIT_CPU, (until_s, most))
+            self._until_s = until_s
+        return used_s
 
 
 def let_timers_end_it() -> None:

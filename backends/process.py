@@ -34,6 +34,8 @@ REPLIES_PER_TURN: Final = 64  # then the loop's other readers have their turn
 SILENT_S: Final = 1.0  # a worker that closed its socket has this long to end by itself
 ONE_BLAS_THREAD: Final = {"OPENBLAS_NUM_THREADS": "1"}
 """numpy only carries arrays here; a thread per core for it would be 40 MiB of address space and a slower end."""
+NO_PLUGINS: Final = {"PYDANTIC_DISABLE_PLUGINS": "__all__"}
+"""Looking for some reads the metadata of every package that is installed, at each start."""
 
 
 class WorkerDied(Exception):  # noqa: N818 - what happened, not whose fault it was
@@ -145,6 +147,7 @@ class WorkerProcess:
                     **ONE_BLAS_THREAD,
                     **os.environ,
                     **NO_TELEMETRY,
+                    **NO_PLUGINS,
                     "TMPDIR": self._scratch.path,  # a worker that is killed cannot tidy up
                 },
                 pass_fds=fds,
@@ -281,7 +284,7 @@ class WorkerProcess:
 
     def _readable(self) -> None:
         for _ in range(REPLIES_PER_TURN):
-            if not self._read_reply():
+            if not (self._read_reply() and self._calls.pending):
                 return
 
     def _read_reply(self) -> bool:

@@ -2,10 +2,11 @@
 
 import tempfile
 import time
+from dataclasses import replace
 from pathlib import Path
 from typing import Final
 
-from backends.kernel import Model, Tensor
+from backends.kernel import Cost, Model, Tensor
 from backends.limits import Limits
 from backends.process import WorkerProcess
 from backends.slots import LoadedProgram, Slot
@@ -56,11 +57,17 @@ async def _first_rows(rounds: int) -> list[object]:
         except WheelMissingError as error:
             return [f"first row: not measured: {error}"]
         loaded_ms = await _load_to_first_row_ms(model, rounds)
-        started_ms = [await _start_to_first_row_ms(model) for _ in range(rounds)]
+        known = replace(model, known=await _cost(model))
+        started_ms: list[float] = []
+        known_ms: list[float] = []
+        for _ in range(rounds):
+            started_ms.append(await _start_to_first_row_ms(model))
+            known_ms.append(await _start_to_first_row_ms(known))
     size = f"{DETECTOR.name}, 10 MB"
     return [
         Figure(f"load to first row in a running worker, {size}", "ms", loaded_ms, "<= 120 ms"),
         Figure(f"worker start to first row, {size}", "ms", started_ms, "<= 250 ms"),
+        Figure("  its cost measured before, as from the second time on", "ms", known_ms),
     ]
 
 
@@ -77,6 +84,14 @@ async def _load_to_first_row_ms(model: Model, rounds: int) -> list[float]:
     finally:
         await worker.stop()
     return took_ms[1:]  # the first one reads the file into the page cache
+
+
+async def _cost(model: Model) -> Cost:
+    worker = _start(model)
+    try:
+        return (await worker.load(model)).cost
+    finally:
+        await worker.stop()
 
 
 async def _start_to_first_row_ms(model: Model) -> float:

@@ -62,6 +62,25 @@ async def test_several_runs_may_wait_and_each_gets_its_own_rows() -> None:
         assert all(a.end_ns <= b.begin_ns for a, b in itertools.pairwise(spent))
 
 
+async def test_a_slot_in_the_place_of_another_has_its_own_rows() -> None:
+    async with started("null") as worker:
+        program = await worker.load(BYTES)
+        for number, rows in enumerate((2, 5, 2, 2), start=1):
+            with worker.slot(program, rows) as slot:
+                assert slot.offset == 0
+                slot.inputs[0][:] = bytes([number]) * (1024 * rows)
+                await worker.run(slot)
+                assert slot.outputs[0] == bytes([number]) * (1024 * rows)
+
+
+async def test_garbage_of_a_night_does_not_pile_up_in_a_worker() -> None:
+    async with started(f"{UNRULY}:Litters") as worker:
+        program = await worker.load(BYTES)
+        with worker.slot(program, 1) as slot:
+            await worker.run(slot)
+            assert slot.outputs[0][0] == 1
+
+
 async def test_a_shared_input_is_given_once_and_echoed_to_every_row() -> None:
     inputs = (Tensor("row", "INT16", (2,)), Tensor("table", "FP64", (3,), shared=True))
     async with started("null") as worker:

@@ -8,6 +8,7 @@ from typing import Annotated
 
 import typer
 
+from benchmarks import bytecode
 from benchmarks.cue_kinds import Kind
 
 Quick = Annotated[bool, typer.Option("--quick", help="fewer rounds: a look, not a result")]
@@ -120,6 +121,8 @@ def _print(quick: bool, *measurements: Coroutine[None, None, Sequence[object]]) 
     )
     if quick:
         print("quick: fewer rounds than the README's figures")
+    if not bytecode.as_installed():
+        print("some modules have no bytecode here: every start below compiles them")
     for measurement in measurements:
         for line in asyncio.run(measurement):
             print(line, flush=True)
