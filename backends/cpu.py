@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, NonNegativeInt, model_validat
 
 from backends import onnx_arena
 from backends.kernel import BACKEND_UNUSABLE, Device, KernelError, Model
+from backends.measuring import the_model_is_to_blame
 from backends.onnx_hint import hinted_sizes
 from backends.onnx_int8 import saturates
 from backends.onnx_program import OnnxProgram
@@ -19,7 +20,6 @@ from backends.onnx_session import (
     model_bytes,
     opened,
     runtime_imported,
-    the_model_is_to_blame,
 )
 from backends.resident import resident_bytes
 

@@ -18,9 +18,10 @@ from backends.fsd_parts import HostPart, RunningPart
 from backends.fsd_program import FsdProgram
 from backends.fsd_quantising import is_quantised, needs_quantising, quantised
 from backends.kernel import MODEL_NOT_FOUND, MODEL_UNSUPPORTED, KernelError, Model, Tensor
+from backends.measuring import the_model_is_to_blame
 from backends.onnx_int8 import saturates
 from backends.onnx_runs import FATAL
-from backends.onnx_session import OWN_BYTES_ONLY, opened, runtime_imported, the_model_is_to_blame
+from backends.onnx_session import OWN_BYTES_ONLY, opened, runtime_imported
 from backends.resident import resident_bytes
 from firmware_shims.fsd.interface import NpuDevice
 from firmware_shims.fsd.reading import Reading, read_model

@@ -37,8 +37,7 @@ class HostPart:
     """An onnxruntime session, for one row."""
 
     def __init__(self, runtime: Any, session: Any) -> None:
-        self._session = session
-        self._runs = OnnxRuns(runtime)
+        self._runs = OnnxRuns(runtime, session)
         self._takes = [value.name for value in session.get_inputs()]
         self._gives = [value.name for value in session.get_outputs()]
 
@@ -55,13 +54,13 @@ class HostPart:
         self._runs.cancel()
 
     def close(self) -> None:  # noqa: D102
-        self._session = None
+        self._runs.close()
 
     def _row(self, feed: "Tensors", given_up: threading.Event) -> "Sequence[Array]":
-        def computed(options: Any) -> "Sequence[Array]":
+        def computed(session: Any, options: Any) -> "Sequence[Array]":
             if given_up.is_set():  # later than this, `abort` finds the run
                 raise Cancelled
-            results: Sequence[Array] = self._session.run(self._gives, feed, options)
+            results: Sequence[Array] = session.run(self._gives, feed, options)
             return results
 
         return self._runs.call(computed)

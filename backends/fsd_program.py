@@ -9,9 +9,9 @@ import numpy as np
 from backends import onnx_arena
 from backends.datatypes import NUMPY_NAMES
 from backends.kernel import INFERENCE_FAILED, MODEL_UNSUPPORTED, Cancelled, Cost, KernelError, Spent, Tensor
-from backends.measuring import MEASURE_S, described_outputs, first_row, seconds_by_batch
+from backends.measuring import MEASURE_S, FirstRow, zeros
+from backends.outputs import described_outputs
 from backends.resident import give_freed_memory_back, grown_bytes
-from backends.slots import shape
 from firmware_shims.clock import boottime_ns
 from firmware_shims.fsd.interface import Completion
 
@@ -64,15 +64,14 @@ class FsdProgram:
 
         `before_bytes` was resident before the load.
         """
-        first_s, arrays = first_row(self._timed, known, MEASURE_S)
-        datatypes = [_datatype(name, array) for name, array in zip(self._wanted, arrays, strict=True)]
-        self.outputs = described_outputs(self._wanted, datatypes, arrays)
-        if known is not None:
-            self.cost = known
-            return
-        run_s = seconds_by_batch(self._timed, first_s, True, self.outputs)
-        taken_bytes = grown_bytes(before_bytes, file_bytes)
-        self.cost = Cost(run_s, bytes_resident=taken_bytes, cancel_bound_s=self._cancel_bound_s(run_s[1]))
+        first = FirstRow(self._timed, known, MEASURE_S)
+        datatypes = [_datatype(name, array) for name, array in zip(self._wanted, first.arrays, strict=True)]
+        self.outputs = described_outputs(self._wanted, datatypes, first.arrays)
+        if known is None:
+            run_s = first.seconds_by_batch(rows_are_free=True)
+            taken_bytes = grown_bytes(before_bytes, file_bytes)
+            known = Cost(run_s, bytes_resident=taken_bytes, cancel_bound_s=self._cancel_bound_s(run_s[1]))
+        self.cost = known
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
@@ -130,19 +129,14 @@ class FsdProgram:
 
     def _timed(self, rows: int) -> "tuple[float, Sequence[Array]]":
         """Seconds of a run of zeros, and its outputs as a run of so many rows has them."""
-        zeros = self._zeros(rows)
+        feed = zeros(self.inputs, rows)
         begin_ns = boottime_ns()
-        arrays, _ = self._computed(zeros, rows)
+        arrays, _ = self._computed(feed, rows)
         seconds = (boottime_ns() - begin_ns) / 1e9
         return seconds, [
             array.reshape(rows, *array.shape[2:]) if array.shape[1:2] == (1,) else array[0]
             for array in arrays
         ]
-
-    def _zeros(self, rows: int) -> "dict[str, Array]":
-        return {
-            tensor.name: np.zeros(shape(tensor, rows), NUMPY_NAMES[tensor.datatype]) for tensor in self.inputs
-        }
 
     def _cancel_bound_s(self, run_s: float) -> float:
         """The longest that a run of one row went on after a cancel, and what may lie between two of these trials.
@@ -157,12 +151,12 @@ class FsdProgram:
         return min(run_s, max(late_s) + apart_s)
 
     def _seconds_after_cancel(self, delay_s: float) -> float:
-        zeros = self._zeros(rows=1)
+        feed = zeros(self.inputs, rows=1)
         timer = threading.Timer(delay_s, self.cancel)
         due_s = boottime_ns() / 1e9 + delay_s
         timer.start()
         try:
-            self._computed(zeros, rows=1)
+            self._computed(feed, rows=1)
         except Cancelled:
             return max(0.0, boottime_ns() / 1e9 - due_s)
         finally:

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, ClassVar, Final
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from backends.datatypes import NUMPY_NAMES
 from backends.kernel import (
     BACKEND_UNUSABLE,
     MODEL_UNSUPPORTED,
@@ -21,7 +20,7 @@ from backends.kernel import (
     Spent,
     Tensor,
 )
-from backends.slots import shape
+from backends.measuring import zeros
 from firmware_shims.clock import boottime_ns
 
 if TYPE_CHECKING:
@@ -78,12 +77,7 @@ class NullProgram:
             end.set()
 
     def _copy_s(self) -> float:
-        import numpy as np  # noqa: PLC0415 - only in the worker
-
-        row = {
-            tensor.name: np.zeros(shape(tensor, rows=1), NUMPY_NAMES[tensor.datatype])
-            for tensor in self.inputs
-        }
+        row = zeros(self.inputs, rows=1)
         outputs = {tensor.name: row[tensor.name].copy() for tensor in self.outputs}
         begin_ns = boottime_ns()
         _copy(row, outputs)

@@ -34,6 +34,7 @@ from backends.kernel import (
     Needs,
     Tensor,
 )
+from backends.measuring import the_model_is_to_blame
 from backends.nvidia_gpus import Gpu, MemoryTaken, gpus_here
 from backends.onnx_cuda import CudaProgram
 from backends.onnx_runs import FATAL, OnnxRuns
@@ -44,8 +45,6 @@ from backends.onnx_session import (
     model_bytes,
     opened,
     runtime_imported,
-    the_model_is_to_blame,
-    timed_run_of_zeros,
 )
 from backends.tiny_onnx import one_node
 from firmware_shims.power.nvml import LIBRARY
@@ -174,7 +173,7 @@ class Nvidia:
         try:
             runtime = self._runtime()
             session = self._session(runtime, TRIAL_MODEL, gpu, self._session_options(runtime))
-            timed_run_of_zeros(session, OnnxRuns(runtime), (TRIAL_INPUT,), ("y",), rows=1)
+            OnnxRuns(runtime, session).of_zeros((TRIAL_INPUT,), ("y",), rows=1)
         except KernelError as error:
             return error.text
         return ""

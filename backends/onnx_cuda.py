@@ -4,10 +4,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 from backends.kernel import Cost, Spent, Tensor
-from backends.measuring import MEASURED_RUNS, SLOW_ROW_S, described_outputs, first_row, seconds_by_batch
+from backends.measuring import MEASURED_RUNS, SLOW_ROW_S, FirstRow
 from backends.onnx_runs import OnnxRuns
-from backends.onnx_session import timed_run_of_zeros
-from backends.onnx_signature import declared_by
+from backends.onnx_signature import datatypes_of
+from backends.outputs import described_outputs
 from backends.resident import give_freed_memory_back
 from firmware_shims.clock import boottime_ns
 
@@ -28,9 +28,8 @@ class CudaProgram:
     def __init__(
         self, runtime: Any, session: Any, inputs: tuple[Tensor, ...], wanted: tuple[str, ...]
     ) -> None:
-        self._session = session
         self._wanted = wanted
-        self._runs = OnnxRuns(runtime)
+        self._runs = OnnxRuns(runtime, session)
         self._without_rows: frozenset[str] = frozenset()
         self.inputs = inputs
         self.outputs: tuple[Tensor, ...] = ()
@@ -43,21 +42,18 @@ class CudaProgram:
         The bound of a cancel is the longest of some whole runs of one row: the host queues kernels ahead of
         the GPU, onnxruntime looks at `terminate` while it queues them, and then waits for what is queued.
         """
-        first_s, arrays = first_row(self._timed, known, SLOW_ROW_S)
-        arguments = {argument.name: argument for argument in self._session.get_outputs()}
-        declared = declared_by([arguments[name] for name in self._wanted])
-        self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
+        first = FirstRow(self._timed, known, SLOW_ROW_S)
+        datatypes = datatypes_of(self._runs.session.get_outputs(), self._wanted)
+        self.outputs = described_outputs(self._wanted, datatypes, first.arrays)
         self._without_rows = frozenset(
-            name for name, array in zip(self._wanted, arrays, strict=True) if array.shape[:1] != (1,)
+            name for name, array in zip(self._wanted, first.arrays, strict=True) if array.shape[:1] != (1,)
         )
-        if known is not None:
-            self.cost, self.max_batch = known, None if known.batches else 1
-            return
-        run_s = seconds_by_batch(self._timed, first_s, rows_are_free, self.outputs)
-        repeats = MEASURED_RUNS if run_s[1] < SLOW_ROW_S else 1
-        cancel_bound_s = max(first_s, *(self._timed(rows=1)[0] for _ in range(repeats)))
-        self.cost = Cost(run_s=run_s, cancel_bound_s=cancel_bound_s)
-        self.max_batch = None if self.cost.batches else 1
+        if known is None:
+            run_s = first.seconds_by_batch(rows_are_free)
+            repeats = MEASURED_RUNS if run_s[1] < SLOW_ROW_S else 1
+            bound_s = max(first.seconds, *(self._timed(rows=1)[0] for _ in range(repeats)))
+            known = Cost(run_s, cancel_bound_s=bound_s)
+        self.cost, self.max_batch = known, None if known.batches else 1
 
     def holds(self, bytes_resident: int) -> None:
         """Take into the costs what the load took of host and GPU together."""
@@ -65,19 +61,20 @@ class CudaProgram:
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
-        self._runs.call(lambda options: self._run_bound(inputs, outputs, options))
+        self._runs.call(lambda session, options: self._run_bound(session, options, inputs, outputs))
         return Spent(begin_ns, boottime_ns())
 
     def cancel(self) -> None:  # noqa: D102
         self._runs.cancel()
 
     def close(self) -> None:  # noqa: D102
-        if self._session is not None:
-            self._session = None
+        if self._runs.close():
             give_freed_memory_back()
 
-    def _run_bound(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]", options: Any) -> None:
-        binding = self._session.io_binding()
+    def _run_bound(
+        self, session: Any, options: Any, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]"
+    ) -> None:
+        binding = session.io_binding()
         for name, array in inputs.items():
             binding.bind_cpu_input(name, array)  # copies to the GPU already
         for name in self._wanted:
@@ -85,9 +82,9 @@ class CudaProgram:
             shape = given.shape[1:] if name in self._without_rows else given.shape
             binding.bind_output(name, "cpu", 0, given.dtype.type, shape, given.ctypes.data)
         try:
-            self._session.run_with_iobinding(binding, options)
+            session.run_with_iobinding(binding, options)
         finally:
             binding.synchronize_outputs()  # after a cancel, too, nothing may write any more
 
     def _timed(self, rows: int) -> "tuple[float, list[Array]]":
-        return timed_run_of_zeros(self._session, self._runs, self.inputs, self._wanted, rows)
+        return self._runs.of_zeros(self.inputs, self._wanted, rows)

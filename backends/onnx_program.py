@@ -6,11 +6,11 @@ from typing import TYPE_CHECKING, Any
 import msgspec
 
 from backends import onnx_arena
-from backends.kernel import INFERENCE_FAILED, Cost, KernelError, Spent, Tensor
-from backends.measuring import MEASURE_S, described_outputs, first_row, seconds_by_batch
+from backends.kernel import Cost, Spent, Tensor
+from backends.measuring import MEASURE_S, FirstRow
 from backends.onnx_runs import OnnxRuns
-from backends.onnx_session import timed_run_of_zeros
-from backends.onnx_signature import declared_by
+from backends.onnx_signature import datatypes_of
+from backends.outputs import described_outputs, fill_output
 from backends.resident import give_freed_memory_back, grown_bytes
 from firmware_shims.clock import boottime_ns
 
@@ -31,9 +31,8 @@ class OnnxProgram:
         self, runtime: Any, session: Any, inputs: tuple[Tensor, ...], wanted: tuple[str, ...]
     ) -> None:
         self._runtime = runtime
-        self._session = session
         self._wanted = list(wanted)
-        self._runs = OnnxRuns(runtime)
+        self._runs = OnnxRuns(runtime, session)
         self.inputs = inputs
         self.outputs: tuple[Tensor, ...] = ()
         self.max_batch: int | None = 1
@@ -48,45 +47,34 @@ class OnnxProgram:
         Its longest node bounds a cancel, because onnxruntime looks at `terminate` between nodes. `before_bytes`
         was resident before the load.
         """
-        first_s, arrays = first_row(self._timed, known, MEASURE_S)
-        arguments = {argument.name: argument for argument in self._session.get_outputs()}
-        declared = declared_by([arguments[name] for name in self._wanted])
-        self.outputs = described_outputs(self._wanted, [output.datatype for output in declared], arrays)
-        if known is not None:
-            self.cost, self.max_batch = known, None if known.batches else 1
-            return
-        cancel_bound_s = longest_node_s(Path(self._session.end_profiling()))
-        free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
-        self.cost = Cost(
-            run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes), cancel_bound_s=cancel_bound_s
-        )
-        self.max_batch = None if self.cost.batches else 1
+        first = FirstRow(self._timed, known, MEASURE_S)
+        session = self._runs.session
+        datatypes = datatypes_of(session.get_outputs(), self._wanted)
+        self.outputs = described_outputs(self._wanted, datatypes, first.arrays)
+        if known is None:
+            cancel_bound_s = longest_node_s(Path(session.end_profiling()))
+            run_s = first.seconds_by_batch(rows_are_free)
+            taken_bytes = grown_bytes(before_bytes, file_bytes)
+            known = Cost(run_s, bytes_resident=taken_bytes, cancel_bound_s=cancel_bound_s)
+        self.cost, self.max_batch = known, None if known.batches else 1
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
-        arrays = self._runs.call(lambda options: self._session.run(self._wanted, dict(inputs), options))
+        arrays = self._runs.call(lambda session, options: session.run(self._wanted, dict(inputs), options))
         for name, array in zip(self._wanted, arrays, strict=True):
-            given = outputs[name]
-            if array.shape not in {given.shape, given.shape[1:]}:
-                raise KernelError(
-                    INFERENCE_FAILED,
-                    f"output {name!r} came with shape {list(array.shape)}, expected {list(given.shape)}",
-                )
-            given.reshape(array.shape)[...] = array
+            fill_output(outputs[name], name, array)
         return Spent(begin_ns, boottime_ns())
 
     def cancel(self) -> None:  # noqa: D102
         self._runs.cancel()
 
     def close(self) -> None:  # noqa: D102
-        if self._session is not None:
-            self._session = None
+        if self._runs.close():
             onnx_arena.let_go(self._runtime)
             give_freed_memory_back()
 
     def _timed(self, rows: int) -> "tuple[float, list[Array]]":
-        return timed_run_of_zeros(self._session, self._runs, self.inputs, self._wanted, rows)
+        return self._runs.of_zeros(self.inputs, self._wanted, rows)
 
 
 class _ProfiledEvent(msgspec.Struct):

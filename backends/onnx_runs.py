@@ -1,9 +1,14 @@
 """Runs of an onnxruntime session: each can be cancelled from any thread, and fails in the kernel's words."""
 
-from collections.abc import Callable
-from typing import Any, Final, TypeVar
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any, Final, TypeVar
 
-from backends.kernel import BACKEND_UNUSABLE, INFERENCE_FAILED, OUT_OF_MEMORY, Cancelled, KernelError
+from backends.kernel import BACKEND_UNUSABLE, INFERENCE_FAILED, OUT_OF_MEMORY, Cancelled, KernelError, Tensor
+from backends.measuring import zeros
+from firmware_shims.clock import boottime_ns
+
+if TYPE_CHECKING:
+    from backends.kernel import Array
 
 FATAL: Final = 4  # onnxruntime's log level: what fails comes back as an exception
 NO_ROOM: Final = (
@@ -21,21 +26,22 @@ Result = TypeVar("Result")
 
 
 class OnnxRuns:
-    """The runs of one session, one at a time."""
+    """A session and its runs, one at a time, until it is closed."""
 
-    def __init__(self, runtime: Any) -> None:
+    def __init__(self, runtime: Any, session: Any) -> None:
+        self.session = session
         self._runtime = runtime
         self._failures = failures_of(runtime)
         self._under_way: Any = None
         self._given_up: Any = None
 
-    def call(self, run: Callable[[Any], Result]) -> Result:
-        """What `run` returns when given its RunOptions; raises `Cancelled` and `KernelError`."""
+    def call(self, run: Callable[[Any, Any], Result]) -> Result:
+        """What `run` returns when given the session and its RunOptions; raises `Cancelled` and `KernelError`."""
         options = self._runtime.RunOptions()  # new each time: `terminate` is sticky
         options.log_severity_level = FATAL
         self._under_way = options
         try:
-            return run(options)
+            return run(self.session, options)
         except self._failures as error:
             if self._given_up is options:  # the exception itself does not tell
                 raise Cancelled from error
@@ -49,6 +55,20 @@ class OnnxRuns:
         if options is not None:
             self._given_up = options
             options.terminate = True
+
+    def of_zeros(
+        self, inputs: Sequence[Tensor], wanted: Sequence[str], rows: int
+    ) -> "tuple[float, list[Array]]":
+        """Seconds and outputs of a run of so many rows."""
+        feed = zeros(inputs, rows)
+        begin_ns = boottime_ns()
+        arrays = self.call(lambda session, options: session.run(list(wanted), feed, options))
+        return (boottime_ns() - begin_ns) / 1e9, arrays
+
+    def close(self) -> bool:
+        """Let go of the session; whether it was still held."""
+        held, self.session = self.session is not None, None
+        return held
 
 
 def failures_of(runtime: Any) -> tuple[type[Exception], ...]:

@@ -1,15 +1,12 @@
 """From an ONNX file to an onnxruntime session that fits a task: what is the same on every provider."""
 
-import contextlib
 import os
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Final
+from typing import Any, Final
 
-from backends.datatypes import NUMPY_NAMES
 from backends.declared import fit_inputs, rows_are_free, wanted_outputs
 from backends.kernel import (
-    INFERENCE_FAILED,
     MODEL_INVALID,
     MODEL_NOT_FOUND,
     MODEL_UNSUPPORTED,
@@ -17,16 +14,9 @@ from backends.kernel import (
     Model,
     Tensor,
 )
-from backends.onnx_runs import OnnxRuns, failures_of
+from backends.onnx_runs import failures_of
 from backends.onnx_signature import declared_by, free_dimensions
-from backends.slots import shape
-from firmware_shims.clock import boottime_ns
 from firmware_shims.telemetry import NO_TELEMETRY
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from backends.kernel import Array
 
 OWN_BYTES_ONLY: Final = {
     # where external data would be looked for: nothing can lie below this
@@ -102,28 +92,3 @@ def fitted(signature: Any, model: Model) -> Fitted:
         rows_are_free(declared, inputs),
         free_dimensions(declared, inputs),
     )
-
-
-def timed_run_of_zeros(
-    session: Any, runs: OnnxRuns, inputs: "Sequence[Tensor]", wanted: "Sequence[str]", rows: int
-) -> "tuple[float, list[Array]]":
-    """Seconds and outputs of a run of so many rows."""
-    import numpy as np  # noqa: PLC0415 - only in the worker
-
-    zeros = {tensor.name: np.zeros(shape(tensor, rows), NUMPY_NAMES[tensor.datatype]) for tensor in inputs}
-    begin_ns = boottime_ns()
-    arrays = runs.call(lambda options: session.run(list(wanted), zeros, options))
-    return (boottime_ns() - begin_ns) / 1e9, arrays
-
-
-@contextlib.contextmanager
-def the_model_is_to_blame() -> Iterator[None]:
-    """The first runs of a model: one that fails does not fit, code 132."""
-    try:
-        yield
-    except KernelError as error:
-        if error.code != INFERENCE_FAILED:
-            raise
-        raise KernelError(
-            MODEL_UNSUPPORTED, f"the model does not run with these shapes: {error.text}"
-        ) from error

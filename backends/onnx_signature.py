@@ -41,6 +41,12 @@ def declared_by(arguments: Sequence[Any]) -> tuple[Declared, ...]:
     )
 
 
+def datatypes_of(arguments: Sequence[Any], names: Sequence[str]) -> list[str]:
+    """The Open Inference Protocol datatypes of those of the arguments that are named."""
+    by_name = {argument.name: argument for argument in arguments}
+    return [datatype_of(by_name[name]) for name in names]
+
+
 def _dimension(given: int | str | None) -> Dimension:
     """A dimension below 0 is free, and so is one called "?": some exporters write that for every free one."""
     return None if given == "?" or (isinstance(given, int) and given < 0) else given

@@ -12,12 +12,12 @@ from backends import tflite_file
 from backends.declared import fit_inputs, rows_are_free, wanted_outputs
 from backends.kernel import (
     BACKEND_UNUSABLE,
-    INFERENCE_FAILED,
     MODEL_UNSUPPORTED,
     Device,
     KernelError,
     Model,
 )
+from backends.measuring import the_model_is_to_blame
 from backends.resident import resident_bytes
 from backends.tflite_program import TfliteProgram, declared_by, details, opened
 
@@ -77,14 +77,8 @@ class Tflite:
         inputs = fit_inputs(declared, model)
         wanted = wanted_outputs(list(known_outputs), model)
         program = TfliteProgram(new, interpreter, keeps_state, inputs, wanted)
-        try:
+        with the_model_is_to_blame():
             program.warm_up(rows_are_free(declared, inputs), before_bytes, len(data), model.known)
-        except KernelError as error:
-            if error.code != INFERENCE_FAILED:
-                raise
-            raise KernelError(
-                MODEL_UNSUPPORTED, f"the model does not run with these shapes: {error.text}"
-            ) from error
         return program
 
     def _interpreter(self) -> Any:

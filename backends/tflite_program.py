@@ -15,14 +15,9 @@ from backends.kernel import (
     Spent,
     Tensor,
 )
-from backends.measuring import (
-    SLOW_ROW_S,
-    described_outputs,
-    first_row,
-    seconds_by_batch,
-)
+from backends.measuring import SLOW_ROW_S, FirstRow, zeros
+from backends.outputs import described_outputs, fill_output
 from backends.resident import give_freed_memory_back, grown_bytes
-from backends.slots import shape
 from firmware_shims.clock import boottime_ns
 
 if TYPE_CHECKING:
@@ -66,28 +61,20 @@ class TfliteProgram:
     ) -> None:
         """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and how many rows fit."""
         # the first row packs the weights: it takes 5 times as long
-        first_s, arrays = first_row(self._timed, known, SLOW_ROW_S)
+        first = FirstRow(self._timed, known, SLOW_ROW_S)
         declared = [declared_by(n, d) for n, d in zip(self._output_names, self._output_details, strict=True)]
-        self.outputs = described_outputs(self._output_names, [output.datatype for output in declared], arrays)
-        if known is not None:
-            self.cost, self.max_batch = known, None if known.batches else 1
-            return
-        free = rows_are_free and all(array.shape[:1] == (1,) for array in arrays)
-        run_s = seconds_by_batch(self._timed, first_s, free, self.outputs)
-        self.cost = Cost(run_s=run_s, bytes_resident=grown_bytes(before_bytes, file_bytes))
-        self.max_batch = None if self.cost.batches else 1
+        datatypes = [output.datatype for output in declared]
+        self.outputs = described_outputs(self._output_names, datatypes, first.arrays)
+        if known is None:
+            run_s = first.seconds_by_batch(rows_are_free)
+            known = Cost(run_s, bytes_resident=grown_bytes(before_bytes, file_bytes))
+        self.cost, self.max_batch = known, None if known.batches else 1
 
     def run(self, inputs: "Mapping[str, Array]", outputs: "Mapping[str, Array]") -> Spent:  # noqa: D102
         begin_ns = boottime_ns()
         self._invoke(inputs)
         for name, known in zip(self._output_names, self._output_details, strict=True):
-            given, array = outputs[name], self._view(known)
-            if array.shape not in {given.shape, given.shape[1:]}:
-                raise KernelError(
-                    INFERENCE_FAILED,
-                    f"output {name!r} came with shape {list(array.shape)}, expected {list(given.shape)}",
-                )
-            given.reshape(array.shape)[...] = array
+            fill_output(outputs[name], name, self._view(known))
         return Spent(begin_ns, boottime_ns())
 
     def cancel(self) -> None:
@@ -99,11 +86,9 @@ class TfliteProgram:
             give_freed_memory_back()
 
     def _timed(self, rows: int) -> "tuple[float, list[Array]]":
-        import numpy as np  # noqa: PLC0415 - only in the worker
-
-        zeros = {t.name: np.zeros(shape(t, rows), NUMPY_NAMES[t.datatype]) for t in self.inputs}
+        feed = zeros(self.inputs, rows)
         begin_ns = boottime_ns()
-        self._invoke(zeros)
+        self._invoke(feed)
         took_s = (boottime_ns() - begin_ns) / 1e9
         return took_s, [self._view(known).copy() for known in self._output_details]
 

@@ -122,7 +122,7 @@ def test_free_dimensions_take_the_sizes_of_the_task(tmp_path: Path) -> None:
     program = load(stored(tmp_path, data, Tensor("x", "FP32", (2, 3))))
     assert program.outputs[0].row_shape == (2, 3)
     assert program.max_batch is None
-    assert program._session.get_inputs()[0].shape == ["n", 2, 3]
+    assert program._runs.session.get_inputs()[0].shape == ["n", 2, 3]
     square = load(stored(tmp_path, softmax("n", "n")))  # the rows' own name is not bound
     assert square.max_batch is None
     twice = one_node("Add", {"x": ("FP32", ("n", "l")), "y0": ("FP32", ("n", "l"))}, ("FP32", ("n", "l")))
@@ -270,7 +270,9 @@ def test_int8_is_slowed_down_only_where_the_processor_would_cut_its_sums(
 
 def precision_of(program: OnnxProgram) -> str | None:
     try:
-        entry = program._session.get_session_options().get_session_config_entry("session.x64quantprecision")
+        entry = program._runs.session.get_session_options().get_session_config_entry(
+            "session.x64quantprecision"
+        )
     except RuntimeError:  # it was not set
         return None
     return str(entry)

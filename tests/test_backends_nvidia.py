@@ -324,12 +324,12 @@ def test_options_reach_the_provider_by_onnxruntimes_names(provider: Provider, tm
     provider("works")
     model = stored(tmp_path, softmax())
     cuda = backend(gpu_memory_bytes=1 << 28, tf32=True).load(model, SECOND)
-    settings = cuda._session.get_provider_options()["CUDAExecutionProvider"]
+    settings = cuda._runs.session.get_provider_options()["CUDAExecutionProvider"]
     assert settings["device_id"] == "1"
     assert settings["gpu_mem_limit"] == "268435456"
     assert settings["use_tf32"] == "1"
     nvidia = backend(provider="tensorrt", fp16=True)
-    settings = nvidia.load(model, FIRST)._session.get_provider_options()["TensorrtExecutionProvider"]
+    settings = nvidia.load(model, FIRST)._runs.session.get_provider_options()["TensorrtExecutionProvider"]
     assert settings["trt_fp16_enable"] == "True"
     engines = Path(settings["trt_engine_cache_path"])
     assert engines.is_dir()

@@ -5,12 +5,15 @@ import json
 import random
 import re
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Final, Literal
 
 import pytest
 import typer
+from cars import HandClock
 from config_files import MINIMAL, config_file
+from meters import HandMeter
 from pydantic import BaseModel, Field
 from typer.testing import CliRunner, Result
 
@@ -271,16 +274,22 @@ async def test_a_meters_joules_count_above_the_idle_power() -> None:
         def close(self) -> None:
             pass
 
+    slept_s: list[float] = []
+
     async def measured() -> Turn:
+        begun_ns = boottime_ns()
         await asyncio.sleep(0.2)
+        slept_s.append((boottime_ns() - begun_ns) / 1e9)
         return turn(cpu_ms=5.0)
 
     async with metering(Socket()) as owner:
         costing = Costing(metering=owner, idle_w=15.0)
         assert costing.coin == "joule (counter: socket)"
+        begun_ns = boottime_ns()
         joules = (await costing.of(measured())).joules
+        whole_s = (boottime_ns() - begun_ns) / 1e9
     assert joules is not None
-    assert 1.0 <= joules <= 1.5  # 5 W for 0.2 s
+    assert 5.0 * slept_s[0] <= joules <= 5.0 * whole_s
 
 
 # the bounds
@@ -433,6 +442,26 @@ async def test_processor_seconds_are_not_taken_for_what_a_gpu_does() -> None:
     with pytest.raises(CannotTuneError, match="say nothing of what a GPU takes: a meter is needed"):
         async with tune_session._costing(asked("nvidia"), "", lambda _: None):
             pass
+
+
+async def test_a_meter_that_was_asked_for_must_answer_and_another_may_be_missing() -> None:
+    silent = replace(asked("cpu"), meter=HandMeter(HandClock(), broken="no sensor"))
+    with pytest.raises(CannotTuneError, match="--meter: no sensor; plug it in"):
+        async with tune_session._costing(replace(silent, meter_is_wanted=True), "", lambda _: None):
+            pass
+    said: list[str] = []
+    async with tune_session._costing(silent, "", said.append) as costing:
+        assert (costing.metering, costing.model) == (None, silent.model)
+    assert said == ["no meter: no sensor; plug it in"]
+
+
+async def test_a_meter_of_gpus_is_not_taken_for_a_processor() -> None:
+    meter = HandMeter(HandClock(), scope=Scope.GPU)
+    of_gpus = replace(asked("cpu"), meter=meter, meter_is_wanted=True)
+    said: list[str] = []
+    async with tune_session._costing(of_gpus, "", said.append) as costing:
+        assert (costing.metering, costing.model) == (None, of_gpus.model)
+    assert said == ["hand does not measure what cpu takes: not used"]
 
 
 # the command

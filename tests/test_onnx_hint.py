@@ -106,7 +106,7 @@ def test_where_the_hint_is_missing_the_session_is_asked_and_opened_again(tmp_pat
     assert hint(data, IMAGE) == {}
     for content in (plain, data):
         program = Cpu(CpuOptions()).load(file_of(tmp_path, content, IMAGE), "cpu")
-        assert program._session.get_inputs()[0].shape == ["n", 2, 3]
+        assert program._runs.session.get_inputs()[0].shape == ["n", 2, 3]
         assert program.outputs[0].row_shape == (2, 3)
         assert program.max_batch is None
         program.close()

@@ -129,21 +129,15 @@ async def _held(asked: _Asked, length: "Length") -> bool:
 @contextlib.asynccontextmanager
 async def _gauge(asked: _Asked) -> "AsyncIterator[Gauge]":
     """The meter, where it answers and measures this backend."""
-    from benchmarks.throughput.energy import metering  # noqa: PLC0415 - as above
-    from benchmarks.throughput.meters import why  # noqa: PLC0415 - as above
+    from benchmarks.throughput.meters import owned, why  # noqa: PLC0415 - as above
     from benchmarks.throughput.self_checking import Gauge  # noqa: PLC0415 - as above
-    from firmware_shims.power.meter import MeterFailed  # noqa: PLC0415 - as above
 
-    async with contextlib.AsyncExitStack() as stack:
-        owner = None
-        if asked.meter is not None:
-            try:
-                owner = await stack.enter_async_context(metering(asked.meter))
-            except MeterFailed as failure:
-                if not asked.may_fail:
-                    raise
-                print(f"no meter: {why(failure)}")
-        if owner is not None and not owner.covers(asked.choice.use):
-            print(f"no meter: {owner.used.name} does not measure what {asked.choice.use} does")
-            owner = None
+    async with owned(asked.meter) as (found, failure):
+        if failure is not None and not asked.may_fail:
+            raise failure
+        if failure is not None:
+            print(f"no meter: {why(failure)}")
+        owner = found if found is not None and found.covers(asked.choice.use) else None
+        if found is not None and owner is None:
+            print(f"no meter: {found.used.name} does not measure what {asked.choice.use} does")
         yield Gauge(owner, asked.watts_per_core)

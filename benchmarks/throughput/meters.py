@@ -1,10 +1,11 @@
 """`--meter`: which meter is read, by a name and, where it has several sensors, their labels."""
 
-from collections.abc import Collection
+import contextlib
+from collections.abc import AsyncIterator, Collection
 from typing import Final
 
 from benchmarks.throughput.catalogue import UnknownNameError
-from benchmarks.throughput.energy import GPU_BACKENDS
+from benchmarks.throughput.energy import GPU_BACKENDS, Metering, metering
 from firmware_shims.clock import Clock
 from firmware_shims.power.hwmon import hwmon_power
 from firmware_shims.power.ina3221 import ina3221
@@ -38,6 +39,19 @@ def named(name: str, backends: Collection[str], clock: Clock) -> Meter | None:
         case "ina3221", True:
             return ina3221(sensors, clock)
     raise UnknownNameError(f"--meter {name}: not known: take {FORMS}")
+
+
+@contextlib.asynccontextmanager
+async def owned(meter: Meter | None) -> AsyncIterator[tuple[Metering | None, MeterFailed | None]]:
+    """The owner of a meter for as long as the block lasts, or why it does not answer; neither where none was asked for."""
+    async with contextlib.AsyncExitStack() as stack:
+        owner, failure = None, None
+        if meter is not None:
+            try:
+                owner = await stack.enter_async_context(metering(meter))
+            except MeterFailed as error:
+                failure = error
+        yield owner, failure
 
 
 def why(failure: MeterFailed) -> str:

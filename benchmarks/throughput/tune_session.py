@@ -8,14 +8,14 @@ from pathlib import Path
 from typing import Any, Final
 
 from benchmarks.throughput.catalogue import CATALOGUE, Entry, prepared
-from benchmarks.throughput.energy import GPU_BACKENDS, Metering, metering
-from benchmarks.throughput.meters import why
+from benchmarks.throughput.energy import GPU_BACKENDS, Metering
+from benchmarks.throughput.meters import owned, why
 from benchmarks.throughput.play import Closed
 from benchmarks.throughput.tune import Effort, Say, Tuned, Tuning
 from benchmarks.throughput.tune_cost import Costing
 from benchmarks.throughput.tune_looks import Bounds
 from benchmarks.throughput.tune_sides import Sides
-from firmware_shims.power.meter import Meter, MeterFailed
+from firmware_shims.power.meter import Meter
 from firmware_shims.power.model import CpuModelMeter
 
 INT8: Final = "-int8"
@@ -86,18 +86,14 @@ async def _costing(asked: Asked, device_joules: str, say: Say) -> AsyncIterator[
     if device_joules:
         yield Costing(device=device_joules)
         return
-    async with contextlib.AsyncExitStack() as stack:
-        owner = None
-        if asked.meter is not None:
-            try:
-                owner = await stack.enter_async_context(metering(asked.meter))
-            except MeterFailed as failure:
-                if asked.meter_is_wanted:
-                    raise CannotTuneError(f"--meter: {why(failure)}") from failure
-                say(f"no meter: {why(failure)}")
-        if owner is not None and not owner.covers(asked.use):
-            say(f"{owner.used.name} does not measure what {asked.use} takes: not used")
-            owner = None
+    async with owned(asked.meter) as (found, failure):
+        if failure is not None and asked.meter_is_wanted:
+            raise CannotTuneError(f"--meter: {why(failure)}") from failure
+        if failure is not None:
+            say(f"no meter: {why(failure)}")
+        owner = found if found is not None and found.covers(asked.use) else None
+        if found is not None and owner is None:
+            say(f"{found.used.name} does not measure what {asked.use} takes: not used")
         if owner is not None:
             say("idle power: a few seconds in which nothing runs")
             yield Costing(metering=owner, idle_w=(await owner.idle()).watts)

@@ -1,8 +1,7 @@
 """A run from its plan to its last row: the meter is opened, the machine looked at, the folder filled."""
 
 import asyncio
-import contextlib
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TextIO
@@ -10,7 +9,7 @@ from typing import TextIO
 from benchmarks.throughput import meters, provenance
 from benchmarks.throughput.asked import Meters
 from benchmarks.throughput.catalogue import Entry, UnknownNameError
-from benchmarks.throughput.energy import Metering, metering
+from benchmarks.throughput.energy import Metering
 from benchmarks.throughput.plan import planned
 from benchmarks.throughput.processes import Busy, others_share
 from benchmarks.throughput.progress import Progress
@@ -48,7 +47,11 @@ async def whole_run(
 ) -> list[Row]:
     """Measure everything into an empty folder. Raises `UnknownNameError` before anything is written."""
     plan = await planned(selection.entries, selection.choices, selection.scenarios, selection.batches)
-    async with _metering(power, [choice.use for choice in selection.choices]) as (meter, why_none):
+    found = meters.named(power.meter, [choice.use for choice in selection.choices], boottime_ns)
+    async with meters.owned(found) as (meter, failure):
+        if failure is not None and power.meter != meters.AUTO:
+            raise UnknownNameError(f"--meter {power.meter}: {meters.why(failure)}") from failure
+        why_none = _why_none(meter, failure)
         before = Busy.now()
         await asyncio.sleep(LOOK_S)
         others = others_share(before, Busy.now())
@@ -67,19 +70,8 @@ async def whole_run(
         return sweep.rows
 
 
-@contextlib.asynccontextmanager
-async def _metering(power: Power, backends: Sequence[str]) -> AsyncIterator[tuple[Metering | None, str]]:
-    """The meter, or why there is none. One that was asked for by name and does not answer is an error."""
-    async with contextlib.AsyncExitStack() as stack:
-        meter = meters.named(power.meter, backends, boottime_ns)
-        if meter is None:
-            yield None, "none was asked for"
-            return
-        try:
-            owner = await stack.enter_async_context(metering(meter))
-        except MeterFailed as failure:
-            if power.meter != meters.AUTO:
-                raise UnknownNameError(f"--meter {power.meter}: {meters.why(failure)}") from failure
-            yield None, meters.why(failure)
-            return
-        yield owner, ""
+def _why_none(meter: Metering | None, failure: MeterFailed | None) -> str:
+    """Empty where there is a meter."""
+    if failure is not None:
+        return meters.why(failure)
+    return "" if meter is not None else "none was asked for"
