@@ -14,6 +14,10 @@ from agent.settings import Settings
 LONG_ROW_S: Final = 300.0
 """A row is done whole or not at all. Shorter ones waste at most 0.6 % of the parked time with no forecast at all."""
 LIKELY_ENOUGH: Final = 0.9
+UNMEASURED_S: Final = 1.0
+"""Until a full queue may have room, where no model in it has run here yet: a judgement."""
+AHEAD_MOST_S: Final = 86_400.0
+"""No car knows what it does in more than a day."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +41,13 @@ class Circumstances:
     row_s: float | None
     stays_for: Callable[[float], float | None]
     kills_workers: bool
+
+    @property
+    def room_at(self) -> dt.datetime:
+        """The earliest time at which a full queue has room: one task is done, and the rest fits into `queue_s`."""
+        too_long_s = self.queued_s - self.settings.tasks.queue_s
+        one_task_s = self.queued_s / self.open_tasks if self.queued_s else UNMEASURED_S
+        return self.now + dt.timedelta(seconds=min(max(one_task_s, too_long_s), AHEAD_MOST_S))
 
 
 def _audience(task: Task, at: Circumstances) -> str | None:
@@ -149,4 +160,4 @@ def admit(task: Task, at: Circumstances) -> None:
     for reason, rule in RULES:
         objection = rule(task, at)
         if objection is not None:
-            raise Refused(reason, objection)
+            raise Refused(reason, objection, at.room_at if reason is Reason.QUEUE_FULL else None)

@@ -1,11 +1,13 @@
-"""How a failure or a limit ends a job."""
+"""How a failure, a limit or the lack of a device ends a job."""
 
+from collections.abc import Sequence
 from typing import Final
 
 from agent.job import Ending, Job
 from agent.models import ModelUnavailableError
 from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason, Refused
+from agent.station import Station
 from backends.kernel import KernelError
 from backends.slots import ArenaFull
 
@@ -20,6 +22,17 @@ def failure_of(error: Failure) -> Ending:
     code = Reason(error.code if isinstance(error, KernelError) else error.reason)
     state = TaskState.FAILED if code < VEHICLE_SIDE else TaskState.RELEASED
     return Ending(state, code, error.text)
+
+
+def homeless(job: Job, stations: Sequence[Station]) -> Ending:
+    """No backend takes it. Where one might if its device were well, it is not the task's fault."""
+    wish = job.task.backend
+    for station in stations:
+        if wish in {None, station.name} and (trouble := station.trouble):
+            text = f"backend {station.name}: {trouble}"
+            return Ending(TaskState.RELEASED, Reason.BACKEND_UNUSABLE, text)
+    text = f"no device here runs {job.task.model.format.value} models on {wish or 'any backend'}"
+    return Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text)
 
 
 def limit_reached(job: Job) -> Ending | None:

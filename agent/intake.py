@@ -83,6 +83,8 @@ class Intake:
     _arrivals: int = 0
     _arriving: dict[Key, Job] = field(default_factory=dict)
     """Jobs on their way to the disk."""
+    _arriving_s: dict[Key, float] = field(default_factory=dict)
+    """Seconds that they are expected to take: a burst must not find the queue empty task by task."""
     _cancelled_early: dict[Key, None] = field(default_factory=dict)
     """Cancels of what has not come, or has ended; in the order in which they came."""
 
@@ -122,7 +124,7 @@ class Intake:
         log.warning("refused a message on %s: %s", inbound.topic, refused)
         if sender is not None:
             self.rejected[refused.reason] += 1
-            ending = Ending(TaskState.REJECTED, refused.reason, refused.text)
+            ending = Ending(TaskState.REJECTED, refused.reason, refused.text, refused.resume_at)
             self.reports.rejected(sender.key, ending, sender.traceparent)
 
     def _drop(self, inbound: Inbound, refused: Refused, sender: _Sender | None = None) -> None:
@@ -154,8 +156,10 @@ class Intake:
             lease_end_ns=received_ns + int(task.lease_s * NS),
             arrival=self._arrivals,
         )
-        offer = _Offer(_new_task(job, body, received_ns), self._objection(job))
+        row_s = self.executor.row_s(job)
+        offer = _Offer(_new_task(job, body, received_ns), self._objection(job, row_s))
         self._arriving[job.key] = job
+        self._arriving_s[job.key] = 0.0 if offer.objection else job.left * (row_s or 0.0)
         taken = self.store.run(self._timed(task.issued_at, offer.take))
         taken.add_done_callback(lambda done: self._taken(done, inbound, job))
 
@@ -176,7 +180,7 @@ class Intake:
 
         return raise_and_change
 
-    def _objection(self, job: Job) -> Refused | None:
+    def _objection(self, job: Job, row_s: float | None) -> Refused | None:
         others = [
             other
             for jobs in (self.executor.jobs, self._arriving)
@@ -190,10 +194,10 @@ class Intake:
             open_tasks=len(others),
             open_bytes=sum(other.nbytes for other in others),
             open_remote_bytes=sum(other.remote_bytes for other in others),
-            queued_s=self.executor.queued_s,
+            queued_s=self.executor.queued_s + sum(self._arriving_s.values()),
             task_bytes=job.nbytes,
             task_remote_bytes=job.remote_bytes,
-            row_s=self.executor.row_s(job),
+            row_s=row_s,
             kills_workers=self.executor.killers.refused(job.task.model.sha256),
             stays_for=self.stays.likely,
         )
@@ -209,6 +213,7 @@ class Intake:
     def _taken(self, done: asyncio.Future[Acceptance | Refused], inbound: Inbound, job: Job) -> None:
         """Acknowledge and answer a task that the store has decided on."""
         self._arriving.pop(job.key, None)
+        self._arriving_s.pop(job.key, None)
         sender = _Sender(job.key, job.traceparent)
         if done.cancelled():
             return

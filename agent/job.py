@@ -24,6 +24,8 @@ class Ending:
     state: TaskState
     code: Reason | None
     text: str = ""
+    resume_at: dt.datetime | None = None
+    """When the fleet may offer it again, where that is known."""
 
 
 DONE = Ending(TaskState.DONE, None)

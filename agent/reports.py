@@ -117,7 +117,7 @@ class Reports:
             seq=self._next_seq(),
             rows_done=rows[0],
             rows_total=rows[1],
-            reason=ReasonInfo.of(ending.code, ending.text) if ending.code else None,
+            reason=ReasonInfo.of(ending.code, ending.text, ending.resume_at) if ending.code else None,
             parameters=carried(traceparent),
         )
         return framing.encode(event)

@@ -37,9 +37,10 @@ class ResultWriter:
         row_bytes = _row_bytes(job, origin)
         limit = self.max_payload_bytes - HEADER_BYTES
         if row_bytes > limit:
+            less = "binary" if _json_outputs(job) else "fewer"
             raise Refused(
                 Reason.TOO_LARGE,
-                f"one row of outputs takes up to {row_bytes} bytes, a result holds {limit}: ask for fewer outputs",
+                f"one row of outputs takes up to {row_bytes} bytes, a result holds {limit}: ask for {less} outputs",
             )
         job.origin = origin
 

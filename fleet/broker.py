@@ -148,7 +148,12 @@ class Broker(abc.ABC):
 
 
 class IotcoreBroker(Broker):
-    """The embedded broker from PyPI (`iotcore`, which is rumqttd); it keeps everything in memory only."""
+    """The embedded broker from PyPI (`iotcore`, which is rumqttd).
+
+    It keeps everything in memory only. It ignores a client's Receive Maximum and Retain Handling, gives no reason when it
+    ends a connection (a second client of the same id, for one), sends the Will of a client whose DISCONNECT and
+    end come together, and drops one whose PUBACKs are not in the order of the messages.
+    """
 
     name = "iotcore"
     config_file = "rumqttd.toml"
@@ -231,9 +236,14 @@ class MosquittoBroker(Broker):
 
 
 def free_port() -> int:
-    """A TCP port of 127.0.0.1 that nobody listened on a moment ago."""
-    with socket.socket() as probe:
-        probe.bind((HOST, 0))
+    """A TCP port of 127.0.0.1 on which nobody listens, kept for a minute for who asks for it with SO_REUSEADDR.
+
+    Who closes a connection first keeps its address for so long (TIME-WAIT of RFC 9293, 3.6), and Linux gives such a
+    port to nobody who takes any.
+    """
+    with socket.create_server((HOST, 0)) as probe, socket.create_connection(probe.getsockname()) as caller:
+        probe.accept()[0].close()
+        caller.recv(1)
         port: int = probe.getsockname()[1]
         return port
 

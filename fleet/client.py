@@ -67,7 +67,8 @@ class BrokerUnreachableError(TimeoutError):
 class FleetClient:
     """A connection to the vehicles of a fleet, for `async with`; it comes back by itself for ever.
 
-    `options` say where the broker is. With `vehicles`, (id, region) pairs, only these are subscribed to,
+    `options` say where the broker is, and the client id: one of its own for each process, for a broker throws out the
+    client that was there under the same. With `vehicles`, (id, region) pairs, only these are subscribed to,
     else every vehicle below `root`. Tasks are signed with `key`, which vehicles know by the name `kid`.
 
     Every result that arrives is confirmed, also of tasks that this client does not know (those of its

@@ -99,7 +99,8 @@ class Offer:
         self.expires_at = dt.datetime.min.replace(tzinfo=dt.UTC)
         self._around = around
         self._refusals = 0
-        self._last_word = "no word from the vehicle"
+        self.last_word = "no word from the vehicle"
+        """What the vehicle said of it last, for people."""
 
     @property
     def rows_done(self) -> int:
@@ -153,7 +154,7 @@ class Offer:
         if event.attempt != self.attempt.number or not self.attempt.out:
             return
         self._hear(event.boot)
-        self._last_word = f"the last word was {event.state.value}"
+        self.last_word = f"the last word was {event.state.value}"
         if event.state in PROGRESS:
             self.state = PROGRESS[event.state]
         elif event.state in FATAL or event.state in (TaskState.RELEASED, TaskState.EXPIRED):
@@ -214,13 +215,13 @@ class Offer:
         if self._around.clock() >= self.deadline_ns:
             text = (
                 f"{self.rows_done} of {self.delivery.coverage.rows} rows by "
-                f"{self.expires_at:%Y-%m-%dT%H:%M:%SZ}, {self._last_word}: give it more time (expires_s)"
+                f"{self.expires_at:%Y-%m-%dT%H:%M:%SZ}, {self.last_word}: give it more time (expires_s)"
             )
             self.fail(TaskFailed(Reason.EXPIRED, text, self.rows_done))
             return False
         if self.only is not None:
             self.attempt.out = False  # not called off: rows that it has finished may still come
-            self.fail(GivenBack(Reason.LINK_LOST, f"no more of it, {self._last_word}"))
+            self.fail(GivenBack(Reason.LINK_LOST, f"no more of it, {self.last_word}"))
             return False
         if vehicle_away and self.state is not OfferState.PAUSED:
             self.attempt.overdue = True
@@ -239,7 +240,7 @@ class Offer:
         reason = event.reason
         code = reason.code if reason else FATAL.get(event.state, Reason.RESTARTED)
         text = reason.text if reason and reason.text else f"{event.state.value} by the vehicle"
-        self._last_word += f" ({code.value} {code.label}: {text})"
+        self.last_word += f" ({code.value} {code.label}: {text})"
         if event.state in FATAL and code < VEHICLE_SIDE:
             self.fail(TaskFailed(code, text, self.rows_done))
             return

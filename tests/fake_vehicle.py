@@ -41,7 +41,7 @@ from agent.protocol.topics import Topics
 from fleet.client import Input
 
 MODEL = ModelRef("plus-one", "1", "0" * 64, ModelFormat.ONNX)
-WITHIN_S = 20.0
+WITHIN_S = 30.0
 
 
 def now() -> dt.datetime:

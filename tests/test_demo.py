@@ -79,15 +79,19 @@ def test_a_first_task_by_hand_gets_its_label(tmp_path: Path) -> None:
     if shutil.which("mosquitto_pub") is None:
         pytest.skip("no mosquitto_pub on the PATH")
     with demo(tmp_path, "--tasks", "5", "--hold") as process:
-        text = read_until(process, r"mosquitto_pub")
+        text = read_until(process, r"Ctrl-C ends the demo")
         command = re.findall(r"mosquitto_pub .*", text)[0]
         message = json.loads(Path(command.split()[-1]).read_text())
         assert message["outputs"] == [{"name": "target_label", "parameters": {"binary_data": False}}]
-        subprocess.run(command, shell=True, check=True, timeout=10)  # noqa: S602 - as a person would paste it
+        subprocess.run(command, shell=True, check=True, timeout=60)  # noqa: S602 - as a person would paste it
         asked = re.search(r"asks what (\S+) is", text)
         assert asked is not None
         answer = read_until(process, r"^result for first-task: \w+ \(.* J by model\)$")
         assert "event for first-task: accepted" in answer
+        (tmp_path / "TASK.json").write_text(json.dumps(message | {"id": "second-task"}))
+        (shown,) = re.findall(r"parkwatt (fleet submit .*)", text)
+        submitted = parkwatt(*shown.replace("TASK.json", str(tmp_path / "TASK.json")).split())
+        assert "1 of 1 tasks done, 1 rows" in submitted.stdout, submitted.stderr
         process.send_signal(signal.SIGINT)
         process.communicate(timeout=WITHIN_S)
     assert process.returncode == 0

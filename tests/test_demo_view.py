@@ -73,7 +73,7 @@ async def test_an_open_door_is_shown_as_the_condition_that_fails(tmp_path: Path)
     settings = config.write(tmp_path, port=free_port(), models=tmp_path)
     async with play._agent(settings) as (service, car):
         stage = Stage(settings, service, car, Tally(), Record(boottime_ns), Plain(), 100)
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while not all(line.holds for line in conditions_of(stage)):
                 await asyncio.sleep(0.01)
         car.set(vss.SOC, 27)  # too little to begin, enough to go on

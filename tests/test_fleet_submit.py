@@ -148,7 +148,7 @@ async def test_a_failed_task_is_one_line_and_exit_1(
 
 async def test_a_task_that_expires_is_told(car: FakeVehicle, tmp_path: Path) -> None:
     car.on_task = say_nothing
-    soon = written(tmp_path / "soon.json", {**TASK, "expires_at": _in_seconds(1.5)})
+    soon = written(tmp_path / "soon.json", {**TASK, "expires_at": _in_seconds(6)})
     code, _, err = await submit(car.port, soon)
     assert code == 1
     assert "110 expired: 0 of 4 rows by" in err

@@ -50,6 +50,7 @@ def invitation(path: Path, sample: Sample, settings: Settings) -> list[str]:
     """How to send it, and how to listen."""
     mqtt = settings.mqtt
     topics = Topics(mqtt.root, settings.vehicle.region, settings.vehicle.id)
+    whose = f"--vehicle {settings.vehicle.id} --region {settings.vehicle.region}"
     where = f"-V 5 -q 1 -h {mqtt.host} -p {mqtt.port}"
     return [
         "",
@@ -61,6 +62,10 @@ def invitation(path: Path, sample: Sample, settings: Settings) -> list[str]:
         "and send it from another:",
         "",
         f"  mosquitto_pub {where} -t '{topics.task}' -f {path}",
+        "",
+        f"A model of your own goes to {settings.models.source}/SHA256, without an extension, and its task with",
+        "",
+        f"  parkwatt fleet submit TASK.json {whose} --port {mqtt.port}",
         "",
         "What arrives is shown here too. Ctrl-C ends the demo.",
     ]

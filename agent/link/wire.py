@@ -29,7 +29,11 @@ from agent.link.properties import connect_properties, will_properties
 from agent.link.window import Outgoing
 
 GRANTED_QOS_1 = 0x01
-LOST = {0x80: "closed without a word", 0x82: "unreadable packet", 0x8D: "no answer to a ping"}
+LOST = {
+    0x80: "closed without a word (the broker ended, or another client has come with our id)",
+    0x82: "unreadable packet",
+    0x8D: "no answer to a ping",
+}
 """What paho means by the reason codes that it gives when the broker gave none."""
 
 _paho_log = logging.getLogger(f"{__name__}.paho")

@@ -1,5 +1,6 @@
 """Reason codes: below 1000 the task's side, from 1000 the vehicle's, which is never held against a task."""
 
+import datetime as dt
 import enum
 from typing import Final
 
@@ -74,9 +75,11 @@ class Refused(Exception):  # noqa: N818 - an answer to the other side, not a fau
     """Something from the other side that is not taken, with the reason that it is told.
 
     `text` may quote the other side: it is made `printable`, so that it can go into logs, terminals and events.
+    `resume_at`: when it would be taken, where that is known.
     """
 
-    def __init__(self, reason: Reason, text: str) -> None:
+    def __init__(self, reason: Reason, text: str, resume_at: dt.datetime | None = None) -> None:
         self.reason = reason
         self.text = printable(text, TEXT_MAX_CHARS)
+        self.resume_at = resume_at
         super().__init__(f"{reason.value} {reason.label}: {self.text}")
