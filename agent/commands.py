@@ -112,7 +112,7 @@ class Commands:
 
         ended = _number(request, "ended", ENDED_SHOWN, (0, ENDED_MOST))
         found = await self.store.run(lambda ledger: listed(ledger, ended))
-        vehicle = self.portrait.settings.vehicle.id
+        vehicle = self.portrait.vehicle
         jobs = self.portrait.executor.jobs
         told = task_list(found, jobs, vehicle=vehicle, at=utc_now(), live=True)
         return {"tasks": msgspec.to_builtins(told)}
@@ -124,7 +124,7 @@ class Commands:
         self.logbook.look()
         told = reported(
             await self.logbook.sums_since(first_possible(days, at)),
-            vehicle=self.portrait.settings.vehicle.id,
+            vehicle=self.portrait.vehicle,
             time_zone=self.logbook.zone.key,
             at=at,
             days=days,

@@ -11,6 +11,8 @@ from typing import Any, Final
 import msgspec
 
 ANSWER_TIMEOUT_S: Final = 5.0
+LOOK_S: Final = 1.0
+"""How long at most a watcher waits in one system call: Python acts on a signal that comes just before only after it."""
 READ_BYTES: Final = 65_536
 START: Final = (
     "start one (systemctl start parkwatt, or parkwatt run), or name its configuration with --config"
@@ -52,13 +54,13 @@ def watch(
     """
     with closing(_Asked(path, {"cmd": "watch"}, timeout_s)) as asked:
         yield (newest := asked.answer())
-        asked.wait_for(every_s)
+        asked.wait_for(every_s or LOOK_S)
         while True:
             try:
                 newest = asked.answer()
             except _NothingYetError:
                 if every_s is None:
-                    raise
+                    continue
             yield newest
 
 
@@ -71,7 +73,7 @@ class _Asked:
 
     def __init__(self, path: Path, request: Mapping[str, Any], timeout_s: float) -> None:
         self._path = path
-        self._timeout_s: float | None = timeout_s
+        self._timeout_s = timeout_s
         self._received = bytearray()
         self._socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
         self._socket.settimeout(timeout_s)
@@ -86,8 +88,8 @@ class _Asked:
         """Hang up."""
         self._socket.close()
 
-    def wait_for(self, timeout_s: float | None) -> None:
-        """From now on wait so long for an answer; None for ever."""
+    def wait_for(self, timeout_s: float) -> None:
+        """From now on wait so long for an answer."""
         self._timeout_s = timeout_s
         self._socket.settimeout(timeout_s)
 

@@ -22,7 +22,10 @@ def listening(path: Path, group: str | None = None, setting: str = "control.sock
 
     Raises `ControlSocketTakenError`, or OSError where the folder cannot be written or the group not be given.
     """
-    path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    try:
+        path.parent.mkdir(mode=0o755, parents=True, exist_ok=True)
+    except OSError as error:
+        raise _no_place(error, path.parent, setting) from error
     if path.is_socket():
         if _somebody_answers(path):
             raise ControlSocketTakenError(f"{path}: another agent answers here; stop it or set {setting}")
@@ -34,7 +37,7 @@ def listening(path: Path, group: str | None = None, setting: str = "control.sock
     # no moment at which others could connect.
     os.fchmod(bound.fileno(), stat.S_IRUSR | stat.S_IWUSR)
     try:
-        bound.bind(os.fspath(path))
+        _name(bound, path, setting)
         if group is not None:
             _share(path, group, f"{setting.partition('.')[0]}.group")
         bound.listen(BACKLOG)
@@ -42,6 +45,19 @@ def listening(path: Path, group: str | None = None, setting: str = "control.sock
         bound.close()
         raise
     return bound
+
+
+def _name(bound: socket.socket, path: Path, setting: str) -> None:
+    try:
+        bound.bind(os.fspath(path))
+    except OSError as error:
+        raise _no_place(error, path, setting) from error
+
+
+def _no_place(error: OSError, path: Path, setting: str) -> OSError:
+    """Python says `AF_UNIX path too long` without a number."""
+    advice = f"let the agent's user write there, as RuntimeDirectory= in its unit does, or set {setting}"
+    return OSError(error.errno or errno.ENAMETOOLONG, f"{error.strerror or error}; {advice}", str(path))
 
 
 def _share(path: Path, group: str, setting: str) -> None:

@@ -5,17 +5,16 @@ Take the job first, then ask for permission, then touch the device. Rows are on 
 
 import asyncio
 import contextlib
-import logging
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 
 from agent.batch import Batch, Part
-from agent.endings import Failure, failure_of, limit_reached
+from agent.endings import Failure, failure_of, homeless, limit_reached
 from agent.guard import Guard
 from agent.job import Chunk, Ending, Job, Key, Origin
 from agent.journal import Journal
-from agent.killers import DEATHS, Killers
+from agent.killers import Killers
 from agent.model_files import NotCached
 from agent.policy.verdict import Verdict
 from agent.protocol.messages import TaskState
@@ -29,8 +28,6 @@ from backends.kernel import Cancelled, KernelError
 from backends.process import WorkerDied
 from backends.slots import ArenaFull
 from firmware_shims.clock import Clock
-
-log = logging.getLogger(__name__)
 
 
 class Misplaced(Exception):  # noqa: N818 - an answer, not an error
@@ -160,18 +157,10 @@ class Executor:
         self._wake_all()
 
     def on_reaped(self, station: Station, reaped: Reaped, by_itself: bool) -> None:
-        """Blame what was first in the hands of a worker that died by itself; of several jobs each is tried alone."""
+        """Blame what was first in the hands of a worker that died by itself."""
         suspects = self.runs.suspects(station)
-        if not by_itself or not suspects:
-            return
-        log.warning(
-            "tasks %s were in the worker of %s when it died: %s", _names(suspects), station.name, reaped
-        )
-        if len(suspects) == 1:
-            suspects[0].crashes += 1
-            self.killers.died(suspects[0].task.model.sha256)
-        for job in suspects:
-            job.alone = True
+        if by_itself and suspects:
+            self.killers.blame(suspects, station.name, reaped)
 
     # The queue
 
@@ -182,22 +171,12 @@ class Executor:
     def _enqueue(self, job: Job) -> None:
         home = self._home(job)
         if home is None:
-            self.end(job, self._homeless(job))
+            self.end(job, homeless(job, self.stations))
             return
         if self.supplies.suffice(job) or (home.loaded(job) and not job.awaits_inputs):
             self._queues[home].push(job)
         else:
             self.supplies.want(job, self._supplied)
-
-    def _homeless(self, job: Job) -> Ending:
-        """Where a backend might run it if its device were well, it is not the task's fault."""
-        wish = job.task.backend
-        for station in self.stations:
-            if wish in {None, station.name} and (trouble := station.trouble):
-                text = f"backend {station.name}: {trouble}"
-                return Ending(TaskState.RELEASED, Reason.BACKEND_UNUSABLE, text)
-        text = f"no device here runs {job.task.model.format.value} models on {wish or 'any backend'}"
-        return Ending(TaskState.FAILED, Reason.MODEL_UNSUPPORTED, text)
 
     def _supplied(self, job: Job, shortage: Shortage | None) -> None:
         if shortage is not None:
@@ -371,11 +350,9 @@ class Executor:
         for job in crew:
             if job.ended is not None:
                 continue
-            if job.crashes >= DEATHS or self.killers.refused(job.task.model.sha256):
-                text = f"this model ended its worker {DEATHS} times: {death.text}"
-                self.end(job, Ending(TaskState.FAILED, Reason.MODEL_INVALID, text))
-            elif station.deaths > DEATHS:
-                self.end(job, Ending(TaskState.RELEASED, Reason(death.code), death.text))
+            ending = self.killers.ending(job, station.deaths, death)
+            if ending is not None:
+                self.end(job, ending)
             else:
                 self._enqueue(job)
 
@@ -400,7 +377,3 @@ class Executor:
             await station.close()
         self._winding_down = None
         self._warm()
-
-
-def _names(jobs: Sequence[Job]) -> str:
-    return ", ".join(f"{job.task.id}/{job.task.attempt}" for job in jobs)

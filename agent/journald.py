@@ -41,7 +41,7 @@ def reachable(path: Path = SOCKET) -> bool:
     return True
 
 
-class JournalHandler(logging.Handler):
+class JournaldLog(logging.Handler):
     """One datagram a record. A journal that does not take it is not waited for: the next record says what was lost."""
 
     def __init__(self, text: LogText, path: Path = SOCKET) -> None:

@@ -33,7 +33,7 @@ def configure(
     to_journal = log_format == "journal" or (log_format == "auto" and journald.is_stderr(environ))
     target: logging.Handler
     if to_journal and journald.reachable():
-        target = journald.JournalHandler(text)
+        target = journald.JournaldLog(text)
     else:
         target = logging.StreamHandler(stream or sys.stderr)
         target.setFormatter(TextFormatter(text) if log_format == "text" else JsonFormatter(text))

@@ -21,28 +21,38 @@ class Outbox:
     reports: Reports
     on_error: Callable[[BaseException], None]
     _again: set[asyncio.Task[None]] = field(default_factory=set)
+    _repeating: asyncio.Task[None] | None = None
 
-    async def repeat(self) -> None:
+    def begin(self) -> None:
         """Send everything that is owed, oldest first, and each minute again what was owed a minute ago already.
 
         A fleet that is killed between its PUBACK and `settled` is told again, though the link was never down. Until
-        cancelled, or the link goes down.
+        `stop`, or the link goes down; a second time it begins anew.
         """
-        try:
-            before_key = await self._newest_key()
-            while await self._repeat(before_key):
-                before_key = await self._newest_key()
-                await asyncio.sleep(PERIOD_S)
-        except StoreClosed:
-            return  # the next start goes on
-        except StoreFailed as error:
-            self.on_error(error)
+        self.stop()
+        self._repeating = asyncio.get_running_loop().create_task(self._repeat(), name="outbox")
+
+    def stop(self) -> None:
+        """Repeat nothing more."""
+        if self._repeating is not None:
+            self._repeating.cancel()
 
     def answer_again(self, row: TaskRow) -> None:
         """Send what a task is owed, and its end if it has one: the fleet has asked once more, so it has not got it."""
         again = asyncio.get_running_loop().create_task(self._answer_again(row), name="again")
         self._again.add(again)
         again.add_done_callback(self._again.discard)
+
+    async def _repeat(self) -> None:
+        try:
+            before_key = await self._newest_key()
+            while await self._send_up_to(before_key):
+                before_key = await self._newest_key()
+                await asyncio.sleep(PERIOD_S)
+        except StoreClosed:
+            return  # the next start goes on
+        except StoreFailed as error:
+            self.on_error(error)
 
     async def _answer_again(self, row: TaskRow) -> None:
         try:
@@ -61,7 +71,7 @@ class Outbox:
     async def _newest_key(self) -> int:
         return await self.store.run(lambda ledger: ledger.newest_result())
 
-    async def _repeat(self, newest_key: int) -> bool:
+    async def _send_up_to(self, newest_key: int) -> bool:
         """Send what is owed up to this result; False when the link went down meanwhile."""
         for row in await self.store.run(lambda ledger: ledger.untold()):
             await self._tell(row)

@@ -3,15 +3,51 @@
 On disk the stamps are wall-clock times. What was stamped by a clock that could not be trusted counts as new.
 """
 
+from collections.abc import Callable
 from typing import Final
 
 import msgspec
 
+from agent.guard import Guard
+from agent.kept_notes import KeptNotes
 from agent.policy.memory import Lasting
 from agent.policy.pack_use import PackUse
+from agent.store import Store
+from firmware_shims.clock import Clock
 
 NOTE: Final = "policy"
 NS: Final = 1_000_000_000
+
+
+class PolicyNote:
+    """Writes the guard's memory down whenever it has changed. `wall` is None while that clock is not trusted."""
+
+    def __init__(
+        self,
+        guard: Guard,
+        store: Store,
+        clock: Clock,
+        wall: Callable[[], float | None],
+        on_store_error: Callable[[BaseException], None],
+    ) -> None:
+        self._guard = guard
+        self._notes = KeptNotes(store, on_store_error)
+        self._clock = clock
+        self._wall = wall
+        self._kept = Lasting()
+
+    async def restore(self) -> None:
+        """Give the guard what an earlier start has kept. To be called when it is known whether `wall` can be right."""
+        kept = await self._notes.read(NOTE, lambda body: read(body, self._clock(), self._wall()))
+        if kept is not None:
+            self._kept = kept
+            self._guard.recall(kept)
+
+    def look(self) -> None:
+        """Write the note if there is something new in it."""
+        if self._guard.lasting != self._kept:
+            self._kept = self._guard.lasting
+            self._notes.write({NOTE: written(self._kept, self._clock(), self._wall())})
 
 
 class _Note(msgspec.Struct, array_like=True):

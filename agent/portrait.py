@@ -21,7 +21,6 @@ from agent.preemption import Preemptions
 from agent.protocol.messages import Blocker, Mode, OpenTask, State
 from agent.protocol.reasons import Reason
 from agent.reports import utc_now
-from agent.settings import Settings
 from agent.station import Station
 from agent.status import BackendStatus, BlockerStatus, Doing
 from agent.stays import Stays
@@ -31,9 +30,11 @@ from firmware_shims.clock import Clock
 
 @dataclass(frozen=True, slots=True)
 class Portrait:
-    """Reads everything and changes nothing."""
+    """Reads everything and changes nothing. Of the configuration it holds only what a reload leaves as it is."""
 
-    settings: Settings
+    vehicle: str
+    region: str
+    store_max_bytes: int
     version: str
     boot: int
     started_at: dt.datetime
@@ -72,8 +73,8 @@ class Portrait:
     def state(self, seq: int) -> State:
         """The state for the fleet."""
         return State(
-            vehicle=self.settings.vehicle.id,
-            region=self.settings.vehicle.region,
+            vehicle=self.vehicle,
+            region=self.region,
             boot=self.boot,
             seq=seq,
             online=True,
@@ -92,8 +93,8 @@ class Portrait:
         """The answer for the vehicle's operating system and its people. `today`: the day so far."""
         link = self.link.status
         return status.Status(
-            vehicle=self.settings.vehicle.id,
-            region=self.settings.vehicle.region,
+            vehicle=self.vehicle,
+            region=self.region,
             version=self.version,
             boot=self.boot,
             started_at=self.started_at,
@@ -109,7 +110,7 @@ class Portrait:
             link=status.LinkStatus(
                 link.up, self._wall(link.since_ns), link.error, self._ahead(link.next_try_ns)
             ),
-            store=_stored(counts, self.settings.store.max_bytes, self.store),
+            store=_stored(counts, self.store_max_bytes, self.store),
             dead_letters=_dead(self.dead_letters),
             orders=_standing(self.guard.orders),
             meter=_metering(self.energy),

@@ -17,6 +17,7 @@ from agent.reload import follow
 from agent.service import Service
 from agent.settings import Settings, StoreSettings
 from agent.store import Store
+from agent.version import version
 from backends.resident import give_freed_memory_back
 
 STOP_S: Final = 1.8
@@ -44,6 +45,7 @@ async def serve(settings: Settings, config: Path) -> None:
     with contextlib.closing(Notices.of(os.environ)) as notices:
         async with await _opened(settings.store) as store:
             deadline.store = store
+            log.info("parkwatt %s starts with %s, boot %d", version(), config, store.boot)
             service = Service(settings, store, notices=notices)
             give_freed_memory_back()  # what was needed to get here: the settings' schema and bytecode of imports
             try:

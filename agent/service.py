@@ -10,7 +10,7 @@ from dataclasses import replace
 from typing import Final
 from zoneinfo import ZoneInfo
 
-from agent import leases, policy_note, status_line, stay_prior, trusted_keys, watchdog
+from agent import leases, status_line, stay_prior, trusted_keys, watchdog
 from agent.broker import link_options
 from agent.commands import Commands
 from agent.control_server import ControlServer
@@ -26,7 +26,6 @@ from agent.inputs import Inputs
 from agent.intake import Intake
 from agent.job import Chunk, Ending, Job
 from agent.journal import Journal
-from agent.kept_notes import KeptNotes
 from agent.killers import Killers
 from agent.link import Inbound, Link, Will
 from agent.metrics import switch
@@ -34,14 +33,15 @@ from agent.metrics.subjects import Subjects
 from agent.models import ModelCache
 from agent.notify import Notices
 from agent.outbox import Outbox
-from agent.policy.memory import Lasting
 from agent.policy.verdict import Policy, Verdict
+from agent.policy_note import PolicyNote
 from agent.portrait import Portrait
 from agent.preemption import Preemption, Preemptions
 from agent.protocol import framing
 from agent.protocol.messages import Offline, State, TaskState
 from agent.protocol.reasons import Reason
 from agent.protocol.topics import Topics
+from agent.reason_text import seen
 from agent.reports import Reports, utc_now
 from agent.restore import open_jobs
 from agent.results import ResultWriter
@@ -99,15 +99,13 @@ class Service:
         self.time = SignedTime(wall, trust.max_age_s)
         self._loop = asyncio.get_running_loop()
         self._restored: list[Job] = []
-        self._notes = KeptNotes(store, self._fail)
         self.dead_letters = DeadLetters(store, self._fail)
         store.writer.on_stuck = self._hand_over_stuck
-        self._repeating: asyncio.Task[None] | None = None
-        self._kept = Lasting()
         self._failed: asyncio.Future[None] = self._loop.create_future()
         self._sources = list(sources) if sources is not None else settings.open_signals(clock)
         self._topics = Topics(settings.mqtt.root, settings.vehicle.region, settings.vehicle.id)
         self.guard = Guard(self._policy(), self._sources, clock, self._hand_over, self.time.wall_s)
+        self._policy_note = PolicyNote(self.guard, store, clock, self.time.wall_s, self._fail)
         self.preemptions = Preemptions(self._preempted)
         self.stations = [
             Station(backend, self.guard, self._on_reaped, settings.models.cache_dir)
@@ -193,8 +191,11 @@ class Service:
         )
 
     def _portrait(self) -> Portrait:
+        settings = self.settings
         return Portrait(
-            settings=self.settings,
+            vehicle=settings.vehicle.id,
+            region=settings.vehicle.region,
+            store_max_bytes=settings.store.max_bytes,
             version=version(),
             boot=self.store.boot,
             started_at=utc_now(),
@@ -331,11 +332,12 @@ class Service:
             log.info("work is allowed, budget %g W", verdict.budget_w)
         else:
             first = verdict.blockers[0]
-            log.info("no work: %s: %s, limit %s", first.reason.label, first.value, first.limit)
+            said = seen(first.reason, first.value, first.limit)
+            log.info("no work: %d %s: %s", first.reason.value, first.reason.label, said)
         self.executor.on_verdict(verdict)
         self.energy.look()
         self.stays.look()
-        self._keep_policy()
+        self._policy_note.look()
         self._changed()
 
     def _on_reaped(self, station: Station, kill: Kill, reaped: Reaped, by_itself: bool) -> None:
@@ -364,9 +366,7 @@ class Service:
                 restarted = Ending(TaskState.PREEMPTED, Reason.RESTARTED, "the agent was started again")
                 self.reports.event(job, restarted if job.state is TaskState.PREEMPTED else None)
         self._restored.clear()
-        if self._repeating is not None:
-            self._repeating.cancel()
-        self._repeating = self._loop.create_task(self._outbox.repeat(), name="outbox")
+        self._outbox.begin()
 
     def _hand_over_stuck(self, stuck: bool) -> None:
         """From the store's thread."""
@@ -394,31 +394,14 @@ class Service:
         await self.executor.runs.costs.restore()
         await self.intake.restore()
         await self.dead_letters.restore()
-        await (
-            self._recall_policy()
-        )  # behind the intake: the time floor says whether the wall clock can be right
+        await self._policy_note.restore()  # behind the intake, which knows the time floor
         await self.commands.restore()
         await self.stays.restore()
-
-    async def _recall_policy(self) -> None:
-        kept = await self._notes.read(
-            policy_note.NOTE, lambda body: policy_note.read(body, self._clock(), self.time.wall_s())
-        )
-        if kept is not None:
-            self._kept = kept
-            self.guard.recall(kept)
-
-    def _keep_policy(self) -> None:
-        if self.guard.lasting != self._kept:
-            self._kept = self.guard.lasting
-            body = policy_note.written(self._kept, self._clock(), self.time.wall_s())
-            self._notes.write({policy_note.NOTE: body})
 
     async def _say_goodbye(self, linking: asyncio.Task[None]) -> None:
         """End the workers, give back what is open, say offline; none of it may take long."""
         self._status.close()
-        if self._repeating is not None:
-            self._repeating.cancel()
+        self._outbox.stop()
         self.executor.release_all(Reason.RESTARTED, "the agent stops")
         for station in self.stations:
             await station.close()

@@ -16,6 +16,7 @@ from agent.program import row_tensors
 from agent.protocol.messages import BackendState, ModelFormat
 from agent.protocol.reasons import Reason
 from agent.settings import BackendSettings
+from agent.status import UNTRIED
 from backends.group import Reaped
 from backends.kernel import Cost, Device, KernelError, Model
 from backends.limits import Limits
@@ -97,9 +98,7 @@ class Station:
 
     def state(self) -> BackendState:
         """Describe this backend to the fleet; it is probed when a worker first starts, never before."""
-        device = next(
-            iter(self._usable() or self._found or (Device("", (), self.trouble or "not probed yet"),))
-        )
+        device = next(iter(self._usable() or self._found or (Device("", (), self.trouble or UNTRIED),)))
         bounds = [
             load.result().program.cost.cancel_bound_s for load in self._loads.values() if _succeeded(load)
         ]

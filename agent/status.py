@@ -1,6 +1,6 @@
 """What the running agent says of itself: the answer to `status` on the control socket."""
 
-from typing import Literal
+from typing import Final, Literal
 
 import msgspec
 
@@ -17,6 +17,9 @@ from agent.protocol.messages import (
     Time,
 )
 from agent.protocol.reasons import Reason
+
+UNTRIED: Final = "not probed yet"
+"""`why` of a backend that cannot be used: no worker of it has started, and nobody has looked."""
 
 
 class BlockerStatus(Blocker):

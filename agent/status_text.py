@@ -8,7 +8,9 @@ from zoneinfo import ZoneInfo
 from agent.history.report import Day
 from agent.protocol.messages import EnergySource, Mode, TaskState
 from agent.protocol.reasons import Reason
+from agent.reason_text import seen
 from agent.status import (
+    UNTRIED,
     BackendStatus,
     BlockerStatus,
     DeadLettersStatus,
@@ -45,16 +47,6 @@ WORDS: Final = {
     Reason.PACK_BUDGET: "the traction battery may give no more",
     Reason.CONSENT: "the owner's consent is missing",
     Reason.PAUSED: "the vehicle OS needs the computer",
-}
-UNITS: Final = {
-    Reason.CHARGE_LOW: " %",
-    Reason.PACK_TEMPERATURE: " C",
-    Reason.AMBIENT_TEMPERATURE: " C",
-    Reason.CHIP_TEMPERATURE: " C",
-    Reason.LOW_VOLTAGE: " V",
-    Reason.GRID_LIMIT: " W",
-    Reason.DEPARTURE_SOON: " s",
-    Reason.PACK_BUDGET: " %",
 }
 
 
@@ -110,19 +102,20 @@ def clock(then: dt.datetime, now: dt.datetime, time_zone: str) -> str:
 
 def _idle(status: Status, now: dt.datetime) -> str:
     """Why nothing runs though it may."""
+    waiting = _count(len(status.tasks), "task waits", "tasks wait")
     if not status.tasks:
         return "no task to run" if status.link.up else "no task to run, and no link to the fleet"
     if status.store.waiting:
-        return f"{_waiting(status)}, the store is full"
+        return f"{waiting}, the store is full"
     paused = [
         backend for backend in status.backends if backend.resume_at is not None and backend.resume_at > now
     ]
     if paused:
         again = ahead(max(backend.resume_at for backend in paused if backend.resume_at), now)
-        return f"{_waiting(status)}, {paused[0].name} has crashed and starts again {again}"
+        return f"{waiting}, {paused[0].name} has crashed and starts again {again}"
     if fetching := sum(task.doing == "fetching" for task in status.tasks):
         return f"models or inputs of {_count(fetching, 'task', 'tasks')} are being fetched"
-    return _waiting(status)
+    return waiting
 
 
 def _running(status: Status) -> int:
@@ -138,27 +131,8 @@ def _blocker(blocker: BlockerStatus, now: dt.datetime, time_zone: str) -> str:
         "" if blocker.until is None else f", until {clock(blocker.until, now, time_zone).removeprefix('at ')}"
     )
     return (
-        f"{blocker.code.value} {blocker.name}: {WORDS.get(blocker.code, '')}: {_seen(blocker)},"
+        f"{blocker.code.value} {blocker.name}: {WORDS.get(blocker.code, '')}: {seen(blocker.code, blocker.value, blocker.limit)},"
         f" for {age(blocker.since, now)}{until}"
-    )
-
-
-def _seen(blocker: BlockerStatus) -> str:
-    """The value and its limit; a condition of words says by itself what is not so."""
-    unit, value, limit = UNITS.get(blocker.code, ""), blocker.value, blocker.limit
-    if blocker.code is Reason.SETTLING:
-        return f"{limit}"
-    if isinstance(value, bool) and limit is not None:
-        return f"needs {_shown(limit)}"
-    if blocker.code is Reason.UNKNOWN_SIGNAL:
-        return f"{_shown(value)}: needs {_shown(limit)}".replace("it is never", "it never came")
-    shown = _shown(value) + (unit if isinstance(value, float | int) else "")
-    if limit is None:
-        return shown
-    return (
-        f"{shown}, limit {_shown(limit)}{unit}"
-        if isinstance(limit, float | int)
-        else f"{shown}, needs {limit}"
     )
 
 
@@ -232,6 +206,8 @@ def _orders(orders: OrdersStatus, now: dt.datetime) -> str:
 
 def _backend(backend: BackendStatus, now: dt.datetime) -> str:
     again = "" if backend.resume_at is None else f", crashed, starts again {ahead(backend.resume_at, now)}"
+    if backend.why == UNTRIED:
+        return f"{backend.name}: at most {backend.power_w:g} W, tried when its first worker starts{again}"
     if not backend.usable:
         return f"{backend.name}: not usable: {backend.why}{again}"
     bound = backend.cancel_bound_ms
@@ -254,14 +230,6 @@ def _link(link: LinkStatus, now: dt.datetime) -> str:
         return f"up for {age(link.since, now)}"
     again = "" if link.next_try is None else f", next try {ahead(link.next_try, now)}"
     return f"down for {age(link.since, now)}: {link.last_error or 'not connected yet'}{again}"
-
-
-def _shown(value: float | str | bool | None) -> str:
-    if value is None:
-        return "unknown"
-    if isinstance(value, bool):
-        return "yes" if value else "no"
-    return value if isinstance(value, str) else f"{value:g}"
 
 
 def _count(count: int, one: str, many: str) -> str:

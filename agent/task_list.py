@@ -131,7 +131,7 @@ def _cells(line: TaskLine, now: dt.datetime) -> tuple[str, ...]:
         f"{line.rows_done}/{line.rows_total}",
         _energy(line.spent),
         ago(line.since, now),
-        ahead(line.expires, now),
+        ahead(line.expires, now) if line.state.is_open else "-",
     )
 
 

@@ -31,7 +31,8 @@ class KeyFolder:
 
     def __str__(self) -> str:
         revoked = f"; revoked: {', '.join(sorted(self.revoked))}" if self.revoked else ""
-        return f"{len(self.keys)} public keys: {', '.join(self.keys) or 'none'}{revoked}"
+        many = "public key" if len(self.keys) == 1 else "public keys"
+        return f"{len(self.keys)} {many}: {', '.join(self.keys) or 'none'}{revoked}"
 
 
 def look_into(folder: Path) -> KeyFolder:

@@ -163,7 +163,7 @@ async def _working(seconds: int) -> list[object]:
         callers = [asyncio.create_task(_keep_busy(ready)) for _ in range(CALLERS)]
         try:
             samples = await _watched(ready.agent, seconds)
-            await _refuse_other_mode(ready.agent, Mode.WORKING)
+            await _until(ready.agent, Mode.WORKING)  # between two batches it is ready for a moment
         finally:
             for caller in callers:
                 caller.cancel()

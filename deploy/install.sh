@@ -33,7 +33,7 @@ fail() {
 
 # act WORDS COMMAND...: says the words and, unless this is a dry run, runs the command
 act() {
-  say "$1"
+  say "${dry:+dry run: }$1"
   shift
   [ -n "$dry" ] || "$@"
 }
@@ -165,6 +165,7 @@ keep_release() {
 # the old releases go, but for the one before and those whose agent still runs: it starts its workers from there
 prune_releases() {
   for old in "$root$releases"/*; do
+    [ -d "$old" ] || continue
     case releases/${old##*/} in "releases/$release" | "$(readlink "$root$home/previous")") continue ;; esac
     if grep -qsF "$old/" /proc/[0-9]*/maps; then
       say "kept: the release ${old##*/}, whose agent still runs"

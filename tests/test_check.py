@@ -56,7 +56,7 @@ async def test_a_car_that_is_set_up_right_has_no_problem(folder: Path, broker: B
         "control": f"{ME.name} alone may connect once the agent runs",
         "tls": "not set: what goes to 127.0.0.1 can be read on its way",
         "broker": "accepts veh-0001",
-        "keys": "1 public keys: fleet-1",
+        "keys": "1 public key: fleet-1",
     }
     assert not (folder / "agent.db").exists()
 
@@ -81,6 +81,21 @@ async def test_a_wrong_file_is_all_that_is_reported(folder: Path) -> None:
     assert "did you mean 'port'?" in found["configuration"].text
 
 
+async def test_a_fault_is_told_where_it_is_and_once(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    config = config_file(folder, "[mqtt]\nprot = 1\n")
+    (in_file,) = await examine(config, lambda _: None)
+    assert (in_file.name, in_file.fix) == (str(config), "correct it in agent.toml")
+    assert in_file.text.startswith("mqtt.prot: unknown key")
+    (no_file,) = await examine(folder / "nothing.toml", lambda _: None)
+    assert no_file.text.startswith("cannot be read: No such file")
+    assert "--config" in no_file.fix
+    monkeypatch.setenv("PARKWATT_MQTT__PORT", "x")
+    (in_environment,) = await examine(config_file(folder), lambda _: None)
+    assert in_environment.name == "environment"
+    assert in_environment.text.startswith("PARKWATT_MQTT__PORT: mqtt.port = 'x'")
+    assert in_environment.fix == "correct or unset that variable"
+
+
 async def test_a_broker_that_is_down_is_named_with_its_reason(folder: Path) -> None:
     port = free_port()
     found = await examined(config_file(folder, f"[mqtt]\nport = {port}\n" + service_paths(folder)))
@@ -99,7 +114,8 @@ async def test_a_can_bus_without_its_interface_says_why(folder: Path) -> None:
     finding, heard = await signal_source(source)
     assert not heard
     assert not finding.ok
-    assert "Connection refused" in finding.text
+    assert finding.text == "no CAN interface: [Errno 111] Connection refused"
+    assert finding.fix.startswith("bring the interface up")
 
 
 def test_a_store_that_a_stranger_holds_is_not_touched(folder: Path) -> None:

@@ -223,6 +223,20 @@ def test_a_control_socket_needs_a_folder_and_no_file_in_its_place(tmp_path: Path
     assert not control_socket(settings, None, STRANGER).ok
 
 
+def test_a_folder_that_the_unit_makes_when_it_starts_need_not_be_there(tmp_path: Path) -> None:
+    """/run/parkwatt comes and goes with the service."""
+    unit = tmp_path / "etc/systemd/system/parkwatt.service"
+    unit.parent.mkdir(parents=True)
+    unit.write_bytes(SHIPPED_UNIT.read_bytes())
+    shipped = installed(tmp_path)
+    assert shipped is not None
+    assert Path("/run/parkwatt") in shipped.folders
+    gone = tmp_path / "run/parkwatt"
+    settings = settings_in(tmp_path, PARKWATT_CONTROL__SOCKET=str(gone / "agent.sock"))
+    assert not control_socket(settings, None, STRANGER).ok
+    assert control_socket(settings, None, STRANGER, [gone]).text == f"the unit makes {gone} when it starts"
+
+
 async def test_models_need_their_folder_and_room_in_the_cache(tmp_path: Path) -> None:
     settings = settings_in(tmp_path)
     finding = await model_source(settings.models, ME)
@@ -352,7 +366,7 @@ def test_a_can_bus_needs_its_drop_in(root: Path, tmp_path: Path) -> None:
     (finding,) = about(root, settings)
     assert finding.text == "RestrictAddressFamilies leaves out AF_CAN, and a source listens to socketcan"
     shipped = SHIPPED_UNIT.with_name("parkwatt.service.d") / "can.conf.example"
-    assert str(shipped.relative_to(SHIPPED_UNIT.parent.parent)) in finding.fix
+    assert f"{SHIPPED_UNIT.name}.d/{shipped.name} " in finding.fix
     drop_in(root, "can", shipped.read_text())
     assert not problems(about(root, settings))
 
@@ -388,5 +402,8 @@ def test_keys_that_the_agents_user_cannot_read_are_found_by_root_too(tmp_path: P
     write_key_pair(tmp_path / "keys", "fleet-1")
     settings = settings_in(tmp_path)
     assert keys(settings, ME).ok
-    (tmp_path / "keys").chmod(0o700)
-    assert keys(settings, STRANGER).text == f"{STRANGER.name} cannot read it"
+    key = tmp_path / "keys/fleet-1.pem"
+    key.chmod(0o600)
+    finding = keys(settings, STRANGER)
+    assert (finding.name, finding.text) == (str(key), f"{STRANGER.name} cannot read it")
+    assert finding.fix.startswith(f"chgrp {STRANGER.name} {key}, chmod 0640 {key}")

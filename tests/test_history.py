@@ -227,6 +227,27 @@ async def test_the_end_of_work_goes_to_the_disk_at_once(tmp_path: Path) -> None:
         assert (day.working_s, day.rows) == (20, 8)
 
 
+async def test_a_crash_costs_seconds_of_what_was_done_and_its_joules(tmp_path: Path) -> None:
+    """Work goes on for hours: what its rows have taken is on disk soon, and then the disk rests."""
+    async with night(tmp_path, UTC) as car:
+        car.sees(WORKING)
+        for _ in range(30):
+            car.passes(1)
+            car.book.rows(rows(8, 4.0, EnergySource.COUNTER))
+            car.book.look()
+            day = day_of(await car.on_disk(), dt.date(2026, 11, 22), None)
+        assert 200 <= day.rows <= 240
+        assert day.energy[0].energy_j == day.rows / 2
+        written = set()
+        for _ in range(24):
+            car.passes(10)
+            car.book.look()
+            day = day_of(await car.on_disk(), dt.date(2026, 11, 22), None)
+            written.add(car.book._written_ns)
+        assert day.rows == 240
+        assert len(written) == 1
+
+
 async def fill(store: Store) -> None:
     """Leave no room: pages first, then what is left on them."""
     pages = await store.run(lambda ledger: ledger.connection.execute("PRAGMA page_count").fetchone()[0])
@@ -349,7 +370,7 @@ def test_the_table_has_a_line_for_each_day_and_never_adds_up_joules_of_two_sourc
         *("2", "Wh", "counter,", "500", "J", "model", "charge_low", "10.00"),
     ]
     assert [line.split()[0] for line in lines[4:7]] == ["2026-11-22", "in", "no"]
-    assert f"{'1004 charge_low':<40}{'10.00':>10}{'10.00':>12}" in lines
+    assert f"{'1004 charge_low':<40}{'10.00':>17}{'10.00':>10}" in lines
 
 
 # The store

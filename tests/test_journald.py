@@ -15,7 +15,7 @@ from journal import FakeJournal, fake_journal
 from running import PARKWATT, WITHIN_S
 
 from agent import journald
-from agent.journald import JournalHandler
+from agent.journald import JournaldLog
 from agent.log_text import LogText
 
 JOURNALD = Path("/lib/systemd/systemd-journald")
@@ -37,7 +37,7 @@ def journal(tmp_path: Path) -> Iterator[FakeJournal]:
 
 @pytest.fixture
 def log(journal: FakeJournal) -> Iterator[logging.Logger]:
-    handler = JournalHandler(LogText("veh-1"), journal.path)
+    handler = JournaldLog(LogText("veh-1"), journal.path)
     log = logging.Logger("agent.test")  # noqa: LOG001 - one that nobody else has
     log.addHandler(handler)
     yield log

@@ -13,7 +13,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from journal import FakeJournal, fake_journal
 
-from agent.journald import JournalHandler
+from agent.journald import JournaldLog
 from agent.log_text import TRACEBACK_MAX_CHARS, VALUE_MAX_CHARS, LogText
 from agent.logs import JsonFormatter, TextFormatter
 
@@ -116,7 +116,7 @@ def write_text(made: logging.LogRecord) -> str:
 @pytest.fixture
 def write_journal(tmp_path: Path) -> Iterator[Write]:
     with fake_journal(tmp_path / "socket") as journal:
-        handler = JournalHandler(LogText("veh-1"), journal.path)
+        handler = JournaldLog(LogText("veh-1"), journal.path)
 
         def write(made: logging.LogRecord) -> str:
             handler.handle(made)

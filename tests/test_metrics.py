@@ -140,6 +140,8 @@ def check_preemption(seen: Scrape, status: dict[str, Any]) -> None:
     assert seen("parkwatt_preemption_kill_seconds_sum") == pytest.approx(told["last_kill_ms"] / 1000)
     assert seen("parkwatt_preemption_reaped_seconds_sum") == pytest.approx(told["last_silent_ms"] / 1000)
     assert seen("parkwatt_worker_ends_total", backend="null", by="agent") == 1
+    assert seen("parkwatt_worker_ends_total", backend="null", by="itself") == 0
+    assert seen("parkwatt_preemptions_total", reason="chip_temperature") == 0
 
 
 async def test_what_others_choose_is_in_no_label(tmp_path: Path, iotcore: Broker) -> None:

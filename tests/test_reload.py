@@ -12,7 +12,7 @@ from service_manager import Started, systemd_starts
 from wire_fleet import task, wire_fleet
 
 from agent.control import ask
-from agent.protocol.messages import TaskState
+from agent.protocol.messages import Mode, TaskState
 from agent.protocol.reasons import Reason
 from agent.reload import change
 from agent.settings import Settings, load
@@ -174,6 +174,30 @@ async def test_a_reload_keeps_the_session_and_the_work(tmp_path: Path, iotcore: 
         assert {state.boot for state in fleet.states} == {1}
         assert all(state.online for state in fleet.states)
         await service.stop()
+
+
+async def test_what_the_fleet_and_the_vehicle_os_are_told_follows_a_reload(
+    tmp_path: Path, iotcore: Broker
+) -> None:
+    config = write_config(tmp_path, iotcore.port)
+    async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
+
+        def mode() -> Mode | None:
+            state = fleet.last_state()
+            return state.mode if state else None
+
+        await fleet.until(lambda: mode() is Mode.READY, "ready")
+        text = config.read_text()
+        more = '[policy]\nrequire_consent = true\ntime_zone = "America/Sao_Paulo"\n'
+        config.write_text(text.replace("[policy]\n", more))
+        car.service.adopt(change(car.service.settings, load(config, {})).settings)
+        await fleet.until(lambda: mode() is Mode.BLOCKED, "blocked")
+        said = fleet.last_state()
+        assert said is not None
+        assert [blocker.code for blocker in said.blockers] == [Reason.CONSENT]
+        status = (await asyncio.to_thread(ask, tmp_path / "agent.sock", {"cmd": "status"}))["status"]
+        assert [blocker["name"] for blocker in status["blockers"]] == ["consent"]
+        assert status["time_zone"] == "America/Sao_Paulo"
 
 
 async def test_a_smaller_queue_holds_for_the_next_task(tmp_path: Path, iotcore: Broker) -> None:

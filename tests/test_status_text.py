@@ -9,6 +9,7 @@ from agent.policy.conditions import CONDITIONS
 from agent.protocol.messages import EnergySource, Mode, TaskState
 from agent.protocol.reasons import Reason
 from agent.status import (
+    UNTRIED,
     BackendStatus,
     BlockerStatus,
     Doing,
@@ -156,7 +157,11 @@ def test_a_blocked_car_with_a_broken_gpu_and_no_link_tells_all_of_it() -> None:
         ),
         (
             blocker(Reason.NOT_GRID_POWERED, 12.0, "charge line >= 66 W"),
-            "1003 not_grid_powered: grid power is not proven: 12, needs charge line >= 66 W, for 12 min",
+            "1003 not_grid_powered: grid power is not proven: 12 W, needs charge line >= 66 W, for 12 min",
+        ),
+        (
+            blocker(Reason.AMBIENT_TEMPERATURE, -12.5, "-10..38"),
+            "1006 ambient_temperature: the air outside is too cold or too warm: -12.5 C, needs -10..38 C, for 12 min",
         ),
         (
             blocker(Reason.LOW_VOLTAGE, 12.91, 13.2),
@@ -185,6 +190,12 @@ def test_a_car_that_works_says_how_much_of_it_waits() -> None:
     assert "tasks     1 running, 1 being fetched for, 1 waiting" in list(described(said, NOW))
 
 
+def test_a_backend_that_nobody_has_needed_yet_is_not_called_broken() -> None:
+    untried = BackendStatus("cpu", "", [], 60.0, None, False, UNTRIED)
+    lines = list(described(status(Mode.READY, backends=[untried]), NOW))
+    assert "backend   cpu: at most 60 W, tried when its first worker starts" in lines
+
+
 CRASHED = BackendStatus("cpu", "cpu", ["onnx"], 60.0, None, True, resume_at=ahead(seconds=10))
 CUT_OFF = LinkStatus(False, ago(seconds=3), "connection refused")
 FULL = StoreStatus(1, 4, 53_248, 500_000_000, waiting=2)
@@ -195,12 +206,12 @@ FULL = StoreStatus(1, 4, 53_248, 500_000_000, waiting=2)
     [
         ({}, "no task to run"),
         ({"link": CUT_OFF}, "no task to run, and no link to the fleet"),
-        ({"tasks": [task("waiting")]}, "1 waits"),
+        ({"tasks": [task("waiting")]}, "1 task waits"),
         ({"tasks": [task("fetching")]}, "models or inputs of 1 task are being fetched"),
-        ({"tasks": [task("waiting")], "store": FULL}, "1 waits, the store is full"),
+        ({"tasks": [task("waiting")], "store": FULL}, "1 task waits, the store is full"),
         (
             {"tasks": [task("waiting")], "backends": [CRASHED]},
-            "1 waits, cpu has crashed and starts again in 10 s",
+            "1 task waits, cpu has crashed and starts again in 10 s",
         ),
     ],
 )

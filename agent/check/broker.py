@@ -18,6 +18,9 @@ from agent.status import Status
 from agent.trusted_keys import look_into
 
 BROKER_S: Final = 3.0
+MEND: Final = (
+    "start the broker there, or correct [mqtt]: host, port, username, password_file, ca_file, cert_file"
+)
 
 
 async def broker(settings: Settings) -> Finding:
@@ -32,7 +35,7 @@ async def broker(settings: Settings) -> Finding:
                 await up.wait()
         except TimeoutError:
             problem = link.status.error or f"no answer within {BROKER_S:g} s"
-            return broken("broker", name, problem, "correct section [mqtt], or start the broker")
+            return broken("broker", name, problem, MEND)
         finally:
             await link.close()
             await running
@@ -45,7 +48,7 @@ def broker_of_running(settings: Settings, running: Status) -> Finding:
     if running.link.up:
         return works("broker", name, "the agent that runs now is connected")
     problem = f"the agent that runs now is not connected: {running.link.last_error}"
-    return broken("broker", name, problem, "correct section [mqtt], or start the broker")
+    return broken("broker", name, problem, MEND)
 
 
 def tls(settings: Settings, person: Person, now: dt.datetime) -> Iterator[Finding]:
@@ -101,6 +104,10 @@ def keys(settings: Settings, person: Person) -> Finding:
     folder = settings.trust.task_keys_dir
     if not settings.trust.require_signatures:
         return works("keys", str(folder), "not needed: trust.require_signatures is false")
+    for file in sorted(folder.glob("*.pem")):
+        if not person.may(file, READ):
+            fix = f"chgrp {person.name} {file}, chmod 0640 {file}, and let it enter the folders above"
+            return broken("keys", str(file), f"{person.name} cannot read it", fix)
     found = look_into(folder)
     if found.problems:
         faults = [problem.rpartition(": ") for problem in found.problems]

@@ -1,7 +1,7 @@
 """The store and the control socket: whether they can be made, are whose they should be, and have room."""
 
 import shutil
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from contextlib import AbstractContextManager, closing, nullcontext
 from pathlib import Path
 from typing import Final
@@ -84,12 +84,19 @@ def _room(section: StoreSettings) -> Finding:
     return works("store", "room", text)
 
 
-def control_socket(settings: Settings, running: Status | None, person: Person) -> Finding:
-    """Whether the vehicle's operating system will find a socket where the configuration says."""
+def control_socket(
+    settings: Settings, running: Status | None, person: Person, made: Collection[Path] = ()
+) -> Finding:
+    """Whether the vehicle's operating system will find a socket where the configuration says.
+
+    `made` are folders that systemd makes when it starts the agent, and takes away when it stops.
+    """
     path, group = settings.control.socket, settings.control.group
     if running:
         return works("control", str(path), "the agent that runs now answers")
     folder = first_there(path.parent)
+    if path.parent in made and not path.parent.exists():
+        return works("control", str(path), f"the unit makes {path.parent} when it starts")
     if not person.may(folder, WRITE | ENTER):
         fix = (
             f"let {person.name} write {path.parent} (the unit's RuntimeDirectory does), or set control.socket"

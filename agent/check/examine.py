@@ -40,13 +40,24 @@ async def examine(config: Path, tell: Callable[[Finding], object]) -> list[Findi
         settings = load(config)
     except ConfigError as error:
         for problem in error.problems:
-            found.append(broken(CONFIGURATION, str(config), problem, "correct it there"))
+            found.append(_refused(config, problem))
             tell(found[-1])
         return found
     async for finding in _tried(config, settings, installed()):
         found.append(finding)
         tell(finding)
     return found
+
+
+def _refused(config: Path, problem: str) -> Finding:
+    """A fault that keeps the configuration from being read: one of the file, or of the environment."""
+    if problem.startswith("environment "):
+        text = problem.removeprefix("environment ")
+        return broken(CONFIGURATION, "environment", text, "correct or unset that variable")
+    text = problem.removeprefix(f"{config}: ")
+    unread = text.startswith("cannot be read")
+    fix = "name a file that can be read with --config" if unread else f"correct it in {config.name}"
+    return broken(CONFIGURATION, str(config), text, fix)
 
 
 async def _tried(config: Path, settings: Settings, unit: Unit | None) -> AsyncIterator[Finding]:
@@ -67,17 +78,19 @@ async def _tried(config: Path, settings: Settings, unit: Unit | None) -> AsyncIt
             yield finding
     yield await meter(settings, sources)
     yield await model_source(settings.models, person)
-    for finding in _files(settings, running, person):
+    for finding in _files(settings, running, person, unit):
         yield finding
     yield broker_of_running(settings, running) if running else await broker(settings)
 
 
-def _files(settings: Settings, running: Status | None, person: Person) -> Iterator[Finding]:
+def _files(
+    settings: Settings, running: Status | None, person: Person, unit: Unit | None
+) -> Iterator[Finding]:
     """What lies on this computer, or is to be made there."""
     yield model_cache(settings.models, person)
     yield from input_places(settings.inputs, person)
     yield from store(settings, running, person)
-    yield control_socket(settings, running, person)
+    yield control_socket(settings, running, person, unit.folders if unit else ())
     yield from metrics(settings.metrics, running=running is not None)
     yield keys(settings, person)
     yield from tls(settings, person, utc_now())

@@ -18,6 +18,13 @@ from firmware_shims.reading import Quality, Reading, Source
 
 ARRIVAL_S: Final = 4.0
 """Every message of a car that is awake has come by then; a KUKSA provider that repeats each second takes two."""
+MEND: Final = {
+    "can": "bring the interface up (ip link set can0 up type can bitrate 500000), or correct [signals.options]",
+    "kuksa": "start the databroker, or correct [signals.options]: host, port, ca_file, token_file",
+    "linux": "name sensors that are here in [signals.options.sensors], or load the sensor's driver",
+    "gpio": "let the agent's user open the chip, or correct [signals.options]: gpioinfo lists chips and lines",
+}
+"""By shim, where it says what is in its way."""
 
 
 async def signal_source(source: Source) -> tuple[Finding, frozenset[str]]:
@@ -46,7 +53,9 @@ def _heard(source: Source, listener: "_Listener", warned: Sequence[str]) -> Find
             missed += f" ({warned[-1]})"
         return works("signals", source.name, f"{len(listener.good)} of {known} signals arrive{missed}")
     if warned:
-        return broken("signals", source.name, warned[-1], "correct map or options, or bring the interface up")
+        text = warned[-1].removeprefix(f"signals {source.name}: ").removesuffix("; trying again")
+        fix = MEND.get(source.name.partition("-")[0], "correct its section [[signals]]")
+        return broken("signals", source.name, text, fix)
     if listener.connected:
         text = f"the interface is up, and none of the {known} known signals came in {ARRIVAL_S:g} s"
         return broken("signals", source.name, text, "wake the car, or name the map of this car")

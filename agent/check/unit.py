@@ -44,6 +44,11 @@ class Unit:
             found = [*found, *value.split()] if value else []
         return found
 
+    @property
+    def folders(self) -> list[Path]:
+        """Those that systemd makes when it starts the unit, and gives to its user."""
+        return [Path(home) / name for key, home in HOMES.items() for name in self.words(key)]
+
     def is_on(self, key: str) -> bool:
         """Whether a switch is on."""
         return self.last(key).lower() in YES
@@ -132,17 +137,15 @@ def _hidden(unit: Unit, settings: Settings) -> Iterator[tuple[str, str]]:
 
 
 def _drop_in(name: str) -> str:
-    return (
-        f"install deploy/parkwatt.service.d/{name}.conf.example as /etc/systemd/system/{NAME}.d/{name}.conf"
-    )
+    folder = f"/etc/systemd/system/{NAME}.d"
+    return f"cp {folder}/{name}.conf.example {folder}/{name}.conf, which says what else it needs; systemctl daemon-reload"
 
 
 def _read_only(unit: Unit, settings: Settings) -> Iterator[tuple[str, str]]:
     """Folders that the agent writes to, and that ProtectSystem=strict shows it read-only."""
     if unit.last("ProtectSystem") != "strict":
         return
-    own = [Path(home) / name for key, home in HOMES.items() for name in unit.words(key)]
-    writable = [*own, *(Path(word.lstrip("-+")) for word in unit.words("ReadWritePaths"))]
+    writable = [*unit.folders, *(Path(word.lstrip("-+")) for word in unit.words("ReadWritePaths"))]
     needed = {
         "store.path": settings.store.path.parent,
         "models.cache_dir": settings.models.cache_dir,

@@ -20,7 +20,7 @@ from agent.fetch.errors import CalledOff, Interrupted, NotFetched
 from agent.fetch.landing import Landing
 from agent.fetch.line import HEAD_BYTES, Line, Pace, dialled
 from agent.fetch.network import Network, Patience
-from agent.fetch.place import Place, Rules, checked
+from agent.fetch.place import Place, Rules, checked, shown
 
 MOST_REDIRECTS: Final = 3
 CHUNK_BYTES: Final = 65_536
@@ -73,12 +73,16 @@ class Download:
                 if response.status not in answer.REDIRECTS:
                     self._take(response, pace)
                     return
-                onward = urljoin(place.url, response.headers.get("Location", ""))
-            place = self._next(place, onward)
+                location = response.headers.get("Location", "")
+            place = self._next(place, location)
         raise NotFetched(f"{self._place}: redirected more than {MOST_REDIRECTS} times")
 
-    def _next(self, place: Place, onward: str) -> Place:
+    def _next(self, place: Place, location: str) -> Place:
         """Judge where a redirect leads as a first address would be: scheme, host, and later its address."""
+        try:
+            onward = urljoin(place.url, location)
+        except ValueError as error:  # a bracket that is never closed
+            raise NotFetched(f"{place}: redirected to {shown(location)!r}: {error}") from error
         try:
             found = checked(onward, self._rules)
         except NotFetched as error:

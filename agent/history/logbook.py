@@ -1,8 +1,10 @@
 """Keeps the account of the days while the service runs: hours by mode and by blocker, tasks, rows, joules, preemptions.
 
-It goes to the disk when work was allowed and is no longer, which the policy bounds to a few times an hour, every few
-minutes besides, and at the end. A crash costs what came since. While the computer is suspended the boot-time clock
-counts and the monotonic one stands still: that time is `asleep`, whatever the car showed before.
+It goes to the disk a few seconds after rows are done, a time of many commits; when work was allowed and is no longer,
+which the policy bounds to a few times an hour; every few minutes besides, and at the end. So a crash costs seconds of
+what was done and its joules, minutes of a time without work, and nobody wakes a disk for it. While the computer is
+suspended the boot-time clock counts and the monotonic one stands still: that time is `asleep`, whatever the car showed
+before.
 """
 
 import asyncio
@@ -28,6 +30,9 @@ NS: Final = 1_000_000_000
 LOOK_S: Final = 10.0
 """Nobody tells when a mode ends by itself; and what a look is late by goes to the mode before."""
 WRITE_EVERY_NS: Final = 300 * NS
+"""Where only time passes: flash wears."""
+WRITE_DONE_NS: Final = 5 * NS
+"""Where something was done."""
 ALLOWED: Final = frozenset({Mode.READY, Mode.WORKING})
 
 Name = tuple[str, str]
@@ -71,6 +76,8 @@ class Logbook:
     _awake_ns: int = field(init=False)
     _written_ns: int = field(init=False)
     _unwritten: dict[tuple[str, str, str], float] = field(default_factory=lambda: defaultdict(float))
+    _done: bool = False
+    """Whether more than time is not written yet."""
     _under_way: Sequence[DaySum] = ()
 
     def __post_init__(self) -> None:
@@ -90,7 +97,8 @@ class Logbook:
         if before is None or before.mode is not self._sight.mode:
             self.mode_since_ns = self._looked_ns
         ended = before is not None and before.mode in ALLOWED and self._sight.mode not in ALLOWED
-        if ended or self._looked_ns - self._written_ns >= WRITE_EVERY_NS:
+        due_ns = WRITE_DONE_NS if self._done else WRITE_EVERY_NS
+        if ended or self._looked_ns - self._written_ns >= due_ns:
             self.write()
 
     async def watch(self) -> NoReturn:
@@ -102,7 +110,7 @@ class Logbook:
     def rows(self, chunk: Chunk) -> None:
         """Count rows that are done, and what they took, by the source of their joules."""
         took, day = chunk.spending, _shown(self.today)
-        source = took.source.value
+        source, self._done = took.source.value, True
         self._unwritten[day, names.ROWS, source] += chunk.end - chunk.begin
         if took.source is EnergySource.NONE:
             return
@@ -116,17 +124,19 @@ class Logbook:
 
     def ended(self, ending: Ending) -> None:
         """Count a task that has ended."""
+        self._done = True
         self._unwritten[_shown(self.today), names.TASKS, ending.state.value] += 1
 
     def preempted(self, preemption: Preemption) -> None:
         """Count a preemption."""
+        self._done = True
         self._unwritten[_shown(self.today), names.PREEMPTED, str(preemption.reason.value)] += 1
 
     def write(self) -> None:
         """Bring to the disk what is not there, unless an earlier write still waits for room on it."""
         if self._under_way or not self._unwritten:
             return
-        self._written_ns = self._looked_ns
+        self._written_ns, self._done = self._looked_ns, False
         sums = self._under_way = self._dated()
         self._unwritten.clear()
         writing = self.store.owe(lambda ledger: ledger.history.add(sums), lane=self)

@@ -10,15 +10,18 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.dates import AutoDateLocator, ConciseDateFormatter, date2num
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 from agent.history.report import Day, History
 from agent.history.table import work_lost_s
 from agent.protocol.messages import EnergySource, TaskState
-from agent.told import joules
+from agent.told import joules, span
 
 SIZE_IN: Final = (14.0, 9.5)
 DPI: Final = 110
 DAY_H: Final = 24.0
+LEAST_H: Final = 0.5
+"""What seconds are shown against: a reason that cost nothing looks like nothing."""
 OTHERS: Final = "others"
 BAR: Final = 0.82
 """Of a day's width."""
@@ -90,8 +93,11 @@ def figure(history: History) -> Figure:
     hours.set_yticks(range(0, 25, 6))
     _label(hours, "hours", "where the hours went")
     _stack(reasons, dates, _lost(days, history.total))
+    reasons.set_ylim(0, max(LEAST_H, reasons.get_ylim()[1]))
     _label(reasons, "hours", "first reason for no work")
     _stack(rows, dates, [(Style(_GREEN, "rows done"), [float(day.rows) for day in days])])
+    rows.yaxis.set_major_locator(MaxNLocator(nbins=4, integer=True))
+    rows.yaxis.set_major_formatter("{x:,.0f}")
     _label(rows, "rows", _tasks(history.total))
     sources = _energy(days, history.total)
     _side_by_side(energy, dates, sources)
@@ -137,10 +143,14 @@ def _watt_hours(day: Day, source: EnergySource) -> float:
 def _tasks(total: Day) -> str:
     done = total.tasks.get(TaskState.DONE.value, 0)
     ended = ", ".join(
-        f"{count} {state}" for state, count in total.tasks.items() if state != TaskState.DONE.value
+        f"{count:,} {state}" for state, count in total.tasks.items() if state != TaskState.DONE.value
     )
     preempted = sum(total.preemptions.values())
-    lines = (f"{done} tasks done", *([ended] if ended else []), f"{preempted} times preempted")
+    lines = (
+        f"{done:,} {'task' if done == 1 else 'tasks'} done",
+        *([ended] if ended else []),
+        f"{preempted:,} {'time' if preempted == 1 else 'times'} preempted",
+    )
     return "\n".join(lines)
 
 
@@ -220,14 +230,20 @@ def _date_axis(axes: Axes, dates: Sequence[dt.date]) -> None:
     axes.xaxis.set_major_formatter(ConciseDateFormatter(locator))  # type: ignore[no-untyped-call]
 
 
+def _hours(seconds: float) -> str:
+    """Minutes where hours would be nought, but never days: the axes are in hours."""
+    return span(seconds) if seconds < 3600 else f"{seconds / 3600:,.1f} h"
+
+
 def _title(picture: Figure, history: History) -> None:
     total, first, last = history.total, history.days[0].day, history.days[-1].day
+    when = str(last) if first == last else f"{first} to {last}"
     usable_s = total.ready_s + total.working_s
     picture.text(
         0.015,
         0.965,
-        f"{history.vehicle or 'this car'}, {first} to {last}: working {total.working_s / 3600:.1f} h,"
-        f" usable {usable_s / 3600:.1f} h of {total.length_s / 3600:.1f} h",
+        f"{history.vehicle or 'this car'}, {when}: working {_hours(total.working_s)},"
+        f" usable {_hours(usable_s)} of {_hours(total.length_s)}",
         fontsize=17,
         fontweight="bold",
         va="center",

@@ -63,9 +63,9 @@ def _reasons(total: Day) -> Iterator[str]:
     if not total.lost:
         yield "nothing has blocked work"
         return
-    yield f"{'why there was no work':<{NAME_WIDTH}}{'first, h':>10}{'in all, h':>12}"
+    yield f"{'why there was no work':<{NAME_WIDTH}}{'h as first reason':>17}{'h in all':>10}"
     for lost in total.lost:
-        yield f"{f'{lost.code} {lost.name}':<{NAME_WIDTH}}{_hours(lost.first_s):>10}{_hours(lost.any_s):>12}"
+        yield f"{f'{lost.code} {lost.name}':<{NAME_WIDTH}}{_hours(lost.first_s):>17}{_hours(lost.any_s):>10}"
 
 
 def _hours(seconds: float) -> str:

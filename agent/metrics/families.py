@@ -35,7 +35,7 @@ def families(subjects: Subjects, counts: Counts | None, lag: Histogram) -> Itera
     yield InfoMetricFamily("parkwatt_build", "What runs.", {"version": subjects.portrait.version})
     yield from _now(subjects.portrait)
     yield from _tasks(subjects)
-    yield from _work(subjects.tally)
+    yield from _work(subjects)
     yield from _preemptions(subjects.tally)
     yield from _link(subjects)
     yield from _store(subjects.portrait, counts)
@@ -78,16 +78,19 @@ def _tasks(subjects: Subjects) -> Iterator[Metric]:
     )
 
 
-def _work(tally: Tally) -> Iterator[Metric]:
-    rows = (((backend,), number) for backend, number in tally.rows.items())
+def _work(subjects: Subjects) -> Iterator[Metric]:
+    """A counter that is not there until it counts hides its first step from whoever watches how it grows."""
+    tally, backends = subjects.tally, [station.name for station in subjects.portrait.stations]
+    rows = (((backend,), tally.rows[backend]) for backend in backends)
     yield _counters("parkwatt_rows", "Rows that were computed and kept.", ("backend",), rows)
-    device_s = (((backend,), seconds) for backend, seconds in tally.device_s.items())
+    device_s = (((backend,), tally.device_s.get(backend, 0.0)) for backend in backends)
     yield _counters("parkwatt_device_seconds", "What these rows took of a device.", ("backend",), device_s)
     yield _joules("parkwatt_energy_joules", "Active energy of these rows, where it is known.", tally.active_j)
     yield _joules("parkwatt_idle_energy_joules", "Idle energy meanwhile, where it is known.", tally.idle_j)
     ends = (
-        ((backend, "itself" if by_itself else "agent"), number)
-        for (backend, by_itself), number in tally.worker_ends.items()
+        ((backend, "itself" if by_itself else "agent"), tally.worker_ends[backend, by_itself])
+        for backend in backends
+        for by_itself in (False, True)
     )
     yield _counters(
         "parkwatt_worker_ends", "Workers that are gone, and who ended them.", ("backend", "by"), ends
@@ -95,7 +98,7 @@ def _work(tally: Tally) -> Iterator[Metric]:
 
 
 def _preemptions(tally: Tally) -> Iterator[Metric]:
-    by_reason = (((reason.label,), number) for reason, number in tally.preemptions.items())
+    by_reason = (((reason.label,), tally.preemptions[reason]) for reason in CONDITIONS)
     yield _counters("parkwatt_preemptions", "Times that workers were killed at once.", ("reason",), by_reason)
     to_kill = "From the cue, as it was received, to the signal that kills the worker."
     yield _histogram("parkwatt_preemption_kill_seconds", to_kill, tally.to_kill)
@@ -125,7 +128,7 @@ def _store(portrait: Portrait, counts: Counts | None) -> Iterator[Metric]:
     busy_s = 0.0 if busy_since_ns is None else max(0, portrait.clock() - busy_since_ns) / NS
     yield _gauge("parkwatt_store_busy_seconds", "How long the present transaction has taken.", busy_s)
     if counts is not None:
-        free_bytes = portrait.settings.store.max_bytes - counts.used_bytes
+        free_bytes = portrait.store_max_bytes - counts.used_bytes
         yield _gauge("parkwatt_store_inbox_tasks", "Open tasks on disk.", counts.open_tasks)
         yield _gauge("parkwatt_store_outbox_results", "Results not yet settled.", counts.unsettled_results)
         yield _gauge("parkwatt_store_outbox_bytes", "What these results hold.", counts.unsettled_bytes)
