@@ -43,6 +43,7 @@ docs: .venv/dev
 	$(BIN)/python -m benchmarks.throughput.schema docs/benchmarks
 
 .venv/%: pyproject.toml constraints.txt
+	@echo "installing parkwatt[$*] into .venv, once"
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --constraint constraints.txt --editable '.[$*]'
 	touch $@
