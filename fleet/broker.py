@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Self
 
 HOST = "127.0.0.1"
-START_S = 10.0
+START_S = 30.0
 STOP_S = 5.0
 LOG_TAIL_CHARS = 400
 
@@ -45,7 +45,7 @@ class BrokerError(Exception):
 class Broker(abc.ABC):
     """A broker on 127.0.0.1, as a context manager or with `start` and `stop`, which may be repeated.
 
-    All calls block, `start` for up to 10 s: in a coroutine use `asyncio.to_thread`, but then from a thread
+    All calls block, `start` for up to 30 s: in a coroutine use `asyncio.to_thread`, but then from a thread
     that lives as long as the broker should.
     """
 

@@ -206,7 +206,12 @@ class Stage:
 def _stop(process: "subprocess.Popen[str]") -> None:
     """End it as Ctrl-C does."""
     process.send_signal(signal.SIGINT)
-    said, _ = process.communicate(timeout=WITHIN_S)
+    try:
+        said, _ = process.communicate(timeout=WITHIN_S)
+    except subprocess.TimeoutExpired:
+        os.killpg(process.pid, signal.SIGKILL)
+        process.communicate()
+        raise
     assert process.returncode == 0, said
 
 

@@ -10,7 +10,7 @@ import ssl
 from dataclasses import dataclass, field
 from typing import Self
 
-PATIENCE_S = 10.0
+PATIENCE_S = 30.0
 
 CONNECT, CONNACK, PUBLISH, PUBACK = 1, 2, 3, 4
 SUBSCRIBE, SUBACK, PINGREQ, DISCONNECT = 8, 9, 12, 14

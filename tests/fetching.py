@@ -16,7 +16,7 @@ from agent.fetch.network import Network, Patience
 from agent.fetch.place import HostPattern, Rules
 
 QUICK = Patience(
-    stall_s=0.5,
+    stall_s=20,
     window_s=30,
     tries=3,
     first_wait_s=0.01,

@@ -102,7 +102,7 @@ def python(script: str, *arguments: str, **environment: str) -> subprocess.Popen
     )
 
 
-def wait_until_both_npus_have_worked(device: NpuDevice, deadline_s: float = 10) -> None:
+def wait_until_both_npus_have_worked(device: NpuDevice, deadline_s: float = 30) -> None:
     until = time.monotonic() + deadline_s
     while not (device.energy_nj(0) and device.energy_nj(1)):
         assert time.monotonic() < until, f"an NPU has done nothing within {deadline_s} s"

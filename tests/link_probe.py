@@ -9,7 +9,7 @@ from typing import Any
 
 from agent.link import Inbound, Link, LinkDown, LinkOptions, Retry
 
-DEADLINE_S = 10.0
+DEADLINE_S = 30.0
 
 
 async def eventually(condition: Callable[[], object]) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from cars import HandClock
 from meters import HandMeter, RunningCounter, Sysfs
+from stalls import stalls
 
 from benchmarks.throughput import meters
 from benchmarks.throughput.catalogue import UnknownNameError
@@ -129,7 +130,7 @@ class Sleeper:
 
 
 async def test_a_counter_of_known_watts_gives_the_known_joules(tmp_path: Path) -> None:
-    with RunningCounter(Sysfs(tmp_path), IDLE_W) as counter:
+    with RunningCounter(Sysfs(tmp_path), IDLE_W) as counter, stalls() as seen:
         async with metering(RaplMeter(boottime_ns, tmp_path)) as owner:
             pair = Pair(Sleeper(counter), None, owner)
             before = await pair.idle()
@@ -138,11 +139,12 @@ async def test_a_counter_of_known_watts_gives_the_known_joules(tmp_path: Path) -
             found = account(pair.rounds, Metered("", owner, before, await pair.idle(), None))
     assert pair.meter_failure == ""
     assert before is not None
-    assert before.watts == pytest.approx(IDLE_W, rel=0.05)
+    # a busy machine turns the counter a little late: the exact account is checked by `self-check`
+    within = 0.05 + seen.lost_s / TURN_S
+    assert before.watts == pytest.approx(IDLE_W, rel=within)
     assert found.energy.meter == "rapl package-0"
     assert found.energy.joules_per_inference is not None
-    # a busy machine turns the counter a little late: the exact account is checked by `self-check`
-    assert found.energy.joules_per_inference.value == pytest.approx(WORK_W * TURN_S / INFERENCES, rel=0.05)
+    assert found.energy.joules_per_inference.value == pytest.approx(WORK_W * TURN_S / INFERENCES, rel=within)
 
 
 async def test_a_meter_that_fails_in_the_middle_costs_the_joules_and_not_the_row() -> None:
@@ -180,6 +182,21 @@ async def test_a_meter_that_does_not_answer_is_told_before_anything_is_measured(
     with pytest.raises(MeterFailed, match="no sensor"):
         async with metering(meter):
             pytest.fail("nothing to own")
+
+
+async def test_a_meter_is_owned_or_says_why_not_and_none_is_neither() -> None:
+    meter = HandMeter(HandClock())
+    async with meters.owned(meter) as (owner, failure):
+        assert owner is not None
+        assert failure is None
+        assert owner.used.name == meter.name
+    assert meter.closed == 1
+    async with meters.owned(HandMeter(HandClock(), broken="no sensor")) as (owner, failure):
+        assert owner is None
+        assert failure is not None
+        assert meters.why(failure) == "no sensor; plug it in"
+    async with meters.owned(None) as nothing:
+        assert nothing == (None, None)
 
 
 @pytest.mark.parametrize("name", ["wattmeter", "rapl:1", "hwmon", "none:x"])

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from agents import TOPICS, agent, write_config
 from late_backends import THERE
-from service_manager import HANGING, free_port, systemd_starts
+from service_manager import HANGING, systemd_starts
 from wire_fleet import WireFleet, task, wire_fleet
 
 from agent import station
@@ -18,7 +18,7 @@ from agent.protocol.messages import TaskState
 from agent.protocol.reasons import Reason
 from firmware_shims import signal_map
 from firmware_shims.simulated_can import SimulatedCar
-from fleet.broker import Broker, IotcoreBroker
+from fleet.broker import Broker, IotcoreBroker, free_port
 
 TESTS = Path(__file__).parent
 TESLA = signal_map.load("tesla_model3")
@@ -179,9 +179,10 @@ async def test_a_stop_while_the_store_is_being_opened_is_clean(tmp_path: Path) -
         assert service.words == []
 
 
-async def test_a_stop_while_the_configuration_is_being_read_is_clean(tmp_path: Path) -> None:
+@pytest.mark.parametrize("part", ["reading", "importing"])
+async def test_a_stop_while_the_configuration_is_being_read_is_clean(tmp_path: Path, part: str) -> None:
     config = write_config(tmp_path, free_port())
-    async with systemd_starts(config, PYTHONPATH=HANGING, HANG="reading") as service:
+    async with systemd_starts(config, PYTHONPATH=HANGING, HANG=part) as service:
         await service.until_logged("hangs")
         await service.stops_cleanly()
 

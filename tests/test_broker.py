@@ -103,5 +103,17 @@ def test_it_dies_with_the_process_that_started_it(broker: Broker, tmp_path: Path
 
 
 def test_a_free_port_is_free() -> None:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", free_port()))
+    port = free_port()
+    with pytest.raises(ConnectionRefusedError):
+        socket.create_connection(("127.0.0.1", port))
+    with socket.create_server(("127.0.0.1", port)):
+        pass
+
+
+def test_a_free_port_is_given_to_nobody_who_asks_for_any() -> None:
+    """Else another would have it before the broker has started."""
+    kept = {free_port() for _ in range(200)}
+    assert len(kept) == 200
+    for _ in range(3_000):
+        with socket.create_server(("127.0.0.1", 0)) as other:
+            assert other.getsockname()[1] not in kept

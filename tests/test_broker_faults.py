@@ -87,10 +87,12 @@ async def ending(peer: Peer, late_s: float | None) -> TaskState:
 
 
 @pytest.mark.parametrize(
-    ("late_s", "state"), [(1.0, TaskState.DONE), (None, TaskState.EXPIRED)], ids=["late", "missing"]
+    ("rows", "late_s", "state"),
+    [(80, 1.0, TaskState.DONE), (200, None, TaskState.EXPIRED)],
+    ids=["late", "missing"],
 )
 async def test_a_lease_is_renewed_by_late_pubacks_and_not_without_any(
-    tmp_path: Path, late_s: float | None, state: TaskState
+    tmp_path: Path, rows: int, late_s: float | None, state: TaskState
 ) -> None:
     async with (
         FakeBroker() as broker,
@@ -98,7 +100,7 @@ async def test_a_lease_is_renewed_by_late_pubacks_and_not_without_any(
     ):
         peer = await broker.welcome(subscriptions=2)
         await car.until(lambda: car.service.link.up, "the link")
-        message, tail = task("night-1", count=50, lease_s=3.0)
+        message, tail = task("night-1", count=rows, lease_s=6.0)
         peer.publish(TOPICS.task, framing.encode(message, [tail]), 1)
         assert await ending(peer, late_s) is state
 

@@ -1,7 +1,9 @@
 import asyncio
+import contextlib
 import errno
 import grp
 import os
+import signal
 import socket
 import stat
 import threading
@@ -53,7 +55,7 @@ async def said(path: Path, *lines: bytes) -> list[bytes]:
     try:
         writer.writelines(lines)
         writer.write_eof()
-        return (await asyncio.wait_for(reader.read(), 10)).splitlines()
+        return (await asyncio.wait_for(reader.read(), 30)).splitlines()
     finally:
         writer.close()
         await writer.wait_closed()
@@ -132,6 +134,15 @@ async def test_a_file_that_is_no_socket_is_left_alone(path: Path) -> None:
         async with ControlServer(path, COMMANDS):
             pass
     assert path.read_text() == "precious"
+
+
+@pytest.mark.parametrize("name", ["a_file/agent.sock", f"{'long' * 40}/agent.sock"])
+async def test_a_socket_that_cannot_be_made_says_where_and_what_to_do(path: Path, name: str) -> None:
+    (path.parent / "a_file").write_text("no folder")
+    with pytest.raises(OSError, match=r"RuntimeDirectory= in its unit does, or set control\.socket") as error:
+        async with ControlServer(path.parent / name, COMMANDS):
+            pass
+    assert str(path.parent) in error.value.filename
 
 
 async def test_the_socket_of_a_successor_survives_our_end(path: Path) -> None:
@@ -234,7 +245,7 @@ async def test_a_client_that_never_reads_its_answers_is_hung_up_on(
 ) -> None:
     async with ControlServer(path, COMMANDS):
         with socket.socket(socket.AF_UNIX) as deaf:
-            deaf.settimeout(10)
+            deaf.settimeout(30)
             deaf.connect(str(path))
             with pytest.raises(ConnectionError):
                 await asyncio.to_thread(push_for_ever, deaf)
@@ -270,7 +281,7 @@ async def test_a_fault_of_our_own_ends_the_agent_instead_of_hiding(path: Path, t
     async with ControlServer(path, table) as server:
         conversation = asyncio.create_task(said(path, b'{"cmd":"broken"}\n'))
         with pytest.raises(ZeroDivisionError):
-            await asyncio.wait_for(server.failed, 10)
+            await asyncio.wait_for(server.failed, 30)
     assert await conversation == []
 
 
@@ -293,7 +304,7 @@ async def test_a_stream_sends_a_line_for_each_change_and_only_the_newest_waits(p
         await ended.wait()
         seen = [first["n"]]
         while seen[-1] < count - 1:
-            seen.append(msgspec.json.decode(await asyncio.wait_for(reader.readline(), 10))["n"])
+            seen.append(msgspec.json.decode(await asyncio.wait_for(reader.readline(), 30))["n"])
         assert seen == sorted(seen)
         assert len(seen) < count
         writer.close()
@@ -319,7 +330,7 @@ async def test_a_stream_ends_with_its_client(path: Path) -> None:
         assert not ended.is_set()
         writer.close()
         await writer.wait_closed()
-        await asyncio.wait_for(ended.wait(), 10)
+        await asyncio.wait_for(ended.wait(), 30)
 
 
 async def test_a_watcher_hears_of_the_end_of_the_agent(path: Path) -> None:
@@ -373,10 +384,47 @@ async def test_who_watches_may_have_the_last_word_again_and_again(path: Path) ->
         for _ in range(3):
             assert (await asyncio.to_thread(next, lines))["n"] == 1
         going_on.set()
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(30):
             while (await asyncio.to_thread(next, lines))["n"] == 1:
                 pass
         await asyncio.to_thread(lines.close)
+
+
+def waits(thread: threading.Thread) -> bool:
+    """Whether it sleeps, at every one of many looks: for the interpreter's lock it would not wait so long."""
+    stat = Path(f"/proc/self/task/{thread.native_id}/stat")
+    return all(stat.read_text().rpartition(")")[2].split()[0] == "S" for _ in range(50))
+
+
+def test_ctrl_c_just_before_a_watcher_begins_to_wait_is_not_lost(path: Path) -> None:
+    """Such a signal interrupts no system call. One that another thread takes is alike, and comes at will."""
+    ends: list[bytes] = []
+
+    def answer_once(agent: socket.socket) -> None:
+        client, _ = agent.accept()
+        with client:
+            client.recv(1000)
+            client.sendall(b'{"ok": true}\n')
+            while not waits(threading.main_thread()):
+                continue
+            signal.pthread_kill(threading.get_ident(), signal.SIGINT)
+            client.settimeout(20)
+            with contextlib.suppress(TimeoutError):
+                ends.append(client.recv(1000))
+
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    with socket.socket(socket.AF_UNIX) as agent:
+        agent.bind(str(path))
+        agent.listen()
+        serving = threading.Thread(target=answer_once, args=(agent,))
+        serving.start()
+        try:
+            with pytest.raises(KeyboardInterrupt):
+                list(watch(path))
+        finally:
+            signal.signal(signal.SIGINT, before)
+            serving.join()
+    assert ends == [b""]
 
 
 @pytest.mark.parametrize(

@@ -23,6 +23,8 @@ from fleet.broker import Broker
 from fleet.client import FleetClient, Input
 
 SLOW_US = 60_000
+LONG_ROWS = 100
+"""Of which most are still to be done when the first have come, also after a hiccup of this process."""
 NULL = ModelRef("null", "1", NULL_SHA256, ModelFormat.ONNX)
 ONLY_THE_CHIP = f'[initial]\n"{vss.CHIP_TEMPERATURE}" = 45\n'
 
@@ -84,7 +86,7 @@ async def test_tasks_are_done_a_door_frame_stops_the_worker_and_sigterm_ends_it_
             await fleet.until(fleet.last_state, "a state")
             fleet.send(task("quick", count=2))
             await fleet.until(lambda: fleet.is_final("quick"), "the answer")
-            fleet.send(task("long", count=40))
+            fleet.send(task("long", count=LONG_ROWS))
             await fleet.until(lambda: fleet.rows("long"), "its first rows")
             assert agent.workers
             car.set(vss.DRIVER_DOOR, True)
@@ -95,9 +97,8 @@ async def test_tasks_are_done_a_door_frame_stops_the_worker_and_sigterm_ends_it_
             await until_mode(fleet, Mode.BLOCKED)
             car.set(vss.DRIVER_DOOR, False)
             await fleet.until(lambda: fleet.is_final("long"), "the rest of the rows")
-            assert sorted(row for begin, end in fleet.rows("long") for row in range(begin, end)) == list(
-                range(40)
-            )
+            answered = sorted(row for begin, end in fleet.rows("long") for row in range(begin, end))
+            assert answered == list(range(LONG_ROWS))
             assert await agent.stop() == 0
 
 
@@ -148,7 +149,7 @@ async def test_silence_of_the_bus_is_unknown_and_stops_work(tmp_path: Path, brok
             running_agent(config) as agent,
         ):
             await fleet.until(fleet.last_state, "a state")
-            fleet.send(task("long", count=40))
+            fleet.send(task("long", count=LONG_ROWS))
             await fleet.until(lambda: fleet.rows("long"), "its first rows")
             car.silence()
             preempted = await fleet.heard_event("long", TaskState.PREEMPTED)

@@ -183,6 +183,7 @@ def test_a_fourth_redirect_is_not_followed(server: HttpsServer, rules: Rules) ->
         ("https://user:pw@data.example/", "credentials"),
         ("gopher://data.example/", "gopher is not taken"),
         ("", "redirected more than 3 times"),
+        ("https://[", "redirected to 'https://[': Invalid IPv6 URL"),
     ],
 )
 def test_a_redirect_is_judged_like_a_first_address(

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 
 import can
 import pytest
+from stalls import stalls
 
 from benchmarks.footprint import Sampled
 from benchmarks.installed_size import by_extra, closure
@@ -15,7 +16,7 @@ from benchmarks.our_processes import census, family
 from benchmarks.pass_through import HEADER_BYTES, HOST, Traffic, pass_through
 from benchmarks.recorded_drive import LOG, RecordedDrive
 
-WITHIN_S = 10.0
+WITHIN_S = 30.0
 PARENT = """
 import subprocess, sys, time
 child = subprocess.Popen([sys.executable, "-c", "import time; time.sleep(600)"])
@@ -115,13 +116,14 @@ def test_the_recorded_drive_is_played_at_its_own_pace() -> None:
         listener = can.Bus(**bus.options)
         try:
             assert listener.recv(WITHIN_S) is not None
-            begun_s = time.monotonic()
-            heard = [listener.recv(WITHIN_S) for _ in range(200)]
-            spent_s = time.monotonic() - begun_s
+            with stalls() as seen:
+                begun_s = time.monotonic()
+                heard = [listener.recv(WITHIN_S) for _ in range(200)]
+                spent_s = time.monotonic() - begun_s
         finally:
             listener.shutdown()
     assert {frame.arbitration_id for frame in heard if frame} <= {0x118, 0x257, 0x266}
-    assert 0.5 < spent_s < 5, "200 frames take 0.8 s"
+    assert 0.5 < spent_s < 5 + seen.lost_s, "200 frames take 0.8 s"
 
 
 def test_what_was_sampled_is_told_by_median_p95_and_maximum() -> None:

@@ -143,4 +143,4 @@ def test_the_watching_thread_opens_the_gate_when_the_windows_have_passed() -> No
     guard = Guard(policy, [source], time.monotonic_ns, hear)
     with watching(guard):
         guard.update(Car().readings(time.monotonic_ns()))
-        assert allowed.wait(timeout=10)
+        assert allowed.wait(timeout=30)

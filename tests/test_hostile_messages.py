@@ -215,7 +215,7 @@ async def assert_ended(fleet: WireFleet, case: Case) -> None:
         assert not fleet.states_of(case.id), case
     elif case.ends is Ends.ANSWERED:
         await fleet.until(lambda: fleet.is_final(case.id), f"the answer to {case.id}")
-        assert fleet.rows(case.id) == [(0, 2)], case
+        assert fleet.rows_done(case.id) == 2, case
     else:
         state = TaskState.FAILED if case.ends is Ends.FAILED else TaskState.REJECTED
         reason = (await fleet.heard_event(case.id, state)).reason

@@ -307,10 +307,9 @@ async def test_a_preempted_task_keeps_its_inputs(config: Path, iotcore: Broker, 
 async def test_a_long_fetch_renews_its_lease(config: Path, iotcore: Broker, server: HttpsServer) -> None:
     tap = server.behave["/slow"] = Tap(server, BODY, first=48)
     async with agent(config), wire_fleet(iotcore.port, TOPICS) as fleet:
-        fleet.send(by_url("slow", server.url("/slow"), lease_s=1.2))
-        renewed = [TaskState.ACCEPTED, *[TaskState.RUNNING] * 5]
+        fleet.send(by_url("slow", server.url("/slow"), lease_s=6.0))
         await fleet.until(
-            lambda: fleet.states_of("slow") >= renewed, "five renewals, more than the lease is long"
+            lambda: fleet.states_of("slow").count(TaskState.RUNNING) > 3, "renewals for longer than the lease"
         )
         tap.opened.set()
         await fleet.until(lambda: fleet.is_final("slow"), "the answer")
@@ -323,7 +322,7 @@ async def test_a_task_that_ends_takes_its_fetch_with_it(
 ) -> None:
     server.behave["/slow"] = Tap(server, BODY, first=48)
     async with agent(config) as car, wire_fleet(iotcore.port, TOPICS) as fleet:
-        due = now() + dt.timedelta(seconds=2 if how == "deadline" else 300)
+        due = now() + dt.timedelta(seconds=8 if how == "deadline" else 300)
         fleet.send(by_url("slow", server.url("/slow"), expires_at=due))
         await until_asked(car, server)
         if how == "cancel":

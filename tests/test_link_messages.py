@@ -146,7 +146,7 @@ async def test_publishes_under_way_learn_of_a_lost_connection_at_once() -> None:
             peer.abort()
             for answer in (under_way, waiting):
                 with pytest.raises(LinkDown, match="lost the connection"):
-                    await asyncio.wait_for(answer, 5)
+                    await asyncio.wait_for(answer, 30)
             await eventually(lambda: probe.downs)
 
 

@@ -64,7 +64,7 @@ async def test_a_backend_without_a_share_waits_until_it_has_one() -> None:
     await asyncio.sleep(0.05)
     assert not waiting.done()
     share = 1.0
-    await asyncio.wait_for(waiting, 5)
+    await asyncio.wait_for(waiting, 20)
 
 
 async def test_a_hot_chip_slows_the_work_down_before_it_stops_it(tmp_path: Path, iotcore: Broker) -> None:
@@ -74,12 +74,12 @@ async def test_a_hot_chip_slows_the_work_down_before_it_stops_it(tmp_path: Path,
         wire_fleet(iotcore.port, TOPICS) as fleet,
     ):
         took_s = []
-        for name, chip_c in (("cool", 45.0), ("hot", 87.5)):
+        for name, chip_c in (("first", 45.0), ("cool", 45.0), ("cooler", 45.0), ("hot", 87.5)):
             car.car.set(vss.CHIP_TEMPERATURE, chip_c)
             began_s = loop.time()
             fleet.send(task(name, count=12))
             await fleet.until(partial(fleet.is_final, name), name)
             took_s.append(loop.time() - began_s)
         await fleet.until(lambda: (state := fleet.last_state()) and state.budget_w == 15, "the budget")
-    cool_s, hot_s = took_s
-    assert hot_s > 2 * cool_s  # a quarter of the time; the first task also loads the model
+    *cool_s, hot_s = took_s
+    assert hot_s > 2 * min(cool_s)  # a quarter of the time; a busy machine only makes it longer

@@ -45,9 +45,14 @@ def assert_each_row_once(fleet: WireFleet, task_id: str, rows: int) -> None:
 
 async def test_a_task_is_accepted_answered_and_forgotten_once_settled(tmp_path: Path, broker: Broker) -> None:
     async with agent(write_config(tmp_path, broker.port)) as car, wire_fleet(broker.port, TOPICS) as fleet:
+        begun_s = asyncio.get_running_loop().time()
         fleet.send(task("night-1"))
         await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
-        assert fleet.states_of("night-1") == [TaskState.ACCEPTED]
+        await fleet.heard_event("night-1", TaskState.ACCEPTED)
+        took_s = asyncio.get_running_loop().time() - begun_s
+        states = fleet.states_of("night-1")
+        # `running` is said of what lasts longer than a second, as anything does on a machine that stands
+        assert states == [TaskState.ACCEPTED] or (took_s > 1 and states[1:] == [TaskState.RUNNING])
         ((result, tail),) = fleet.results
         assert result.rows == (0, 8)
         assert tail == b"".join(bytes([row]) * 16 for row in range(8))
@@ -108,6 +113,7 @@ async def test_a_task_that_the_fleet_repeats_is_answered_with_its_results_again(
         await fleet.until(lambda: len(fleet.results) == 1, "the answer")
         fleet.send(offer)
         await fleet.heard_event("night-1", TaskState.DONE)
+        await fleet.until(lambda: len(fleet.results) > 1, "the answer again")
         assert [result.rows for result, _ in fleet.results] == [(0, 8), (0, 8)]
 
 
@@ -136,7 +142,8 @@ async def test_a_clean_stop_gives_open_work_back_and_says_offline(tmp_path: Path
         assert released.reason is not None
         assert released.reason.code is Reason.RESTARTED
         await fleet.until(lambda: fleet.states and isinstance(fleet.states[-1], Offline), "good-bye")
-        assert released.rows_done == sum(end - begin for begin, end in fleet.rows("night-1"))
+        await fleet.until(lambda: fleet.rows_done("night-1") >= released.rows_done, "the rows that were done")
+        assert fleet.rows_done("night-1") == released.rows_done
 
 
 async def test_a_repeat_runs_once_and_is_answered_with_the_present_state(
@@ -175,7 +182,10 @@ async def test_a_cancelled_task_keeps_the_rows_it_has(tmp_path: Path, iotcore: B
         fleet.control(Cancel("veh-1", now(), "night-1", 1))
         cancelled = await fleet.heard_event("night-1", TaskState.CANCELLED)
         assert 2 <= cancelled.rows_done < 50
-        assert cancelled.rows_done == sum(end - begin for begin, end in fleet.rows("night-1"))
+        await fleet.until(
+            lambda: fleet.rows_done("night-1") >= cancelled.rows_done, "the rows that were done"
+        )
+        assert fleet.rows_done("night-1") == cancelled.rows_done
         assert not car.service.executor.jobs
         await car.until_told()
 
@@ -226,11 +236,11 @@ async def test_a_lease_that_is_not_renewed_ends_the_task(tmp_path: Path, iotcore
 async def test_a_long_task_renews_its_lease_while_it_runs(tmp_path: Path, iotcore: Broker) -> None:
     config = write_config(tmp_path, iotcore.port, run_us=SLOW_US)
     async with agent(config), wire_fleet(iotcore.port, TOPICS) as fleet:
-        fleet.send(task("night-1", count=80, lease_s=3))
+        fleet.send(task("night-1", count=120, lease_s=6))
         await fleet.until(lambda: fleet.is_final("night-1"), "the answer")
         assert TaskState.RUNNING in fleet.states_of("night-1")
         assert TaskState.EXPIRED not in fleet.states_of("night-1")
-        assert_each_row_once(fleet, "night-1", 80)
+        assert_each_row_once(fleet, "night-1", 120)
 
 
 def tensor(**changes: Any) -> list[Tensor]:
@@ -314,7 +324,7 @@ async def test_garbage_is_acknowledged_counted_and_forgotten(
         fleet.publish(TOPICS.control, GARBAGE[what])
         fleet.send(task("good"))
         await fleet.until(lambda: fleet.is_final("good"), "the good task's answer")
-        assert car.service.intake.refused.total() == 2
+        await car.until(lambda: car.service.intake.refused.total() == 2, "both are refused")
 
 
 async def test_with_signatures_only_the_trusted_key_gets_in(tmp_path: Path, iotcore: Broker) -> None:

@@ -69,10 +69,10 @@ class Parked:
 
 @asynccontextmanager
 async def asleep_at_work(
-    folder: Path, broker: Broker, *, signed: bool = False
+    folder: Path, broker: Broker, *, signed: bool = False, settle_s: float = 1.0
 ) -> AsyncIterator[tuple[RunningService, WireFleet, Parked]]:
     """A car in the middle of a task of 60 s of lease, at the moment at which its computer wakes again."""
-    config = write_config(folder, broker.port, run_us=SLOW_US, signed=signed, settle_s=1.0)
+    config = write_config(folder, broker.port, run_us=SLOW_US, signed=signed, settle_s=settle_s)
     _, private = write_key_pair(folder / "keys", "fleet")
     key = load_private_key(private) if signed else None
     parked = Parked()
@@ -87,7 +87,7 @@ async def asleep_at_work(
 
 
 async def test_every_reading_is_forgotten_and_the_car_settles_anew(tmp_path: Path, iotcore: Broker) -> None:
-    async with asleep_at_work(tmp_path, iotcore) as (car, _, parked):
+    async with asleep_at_work(tmp_path, iotcore, settle_s=4.0) as (car, _, parked):
         guard = car.service.guard
         await car.until(lambda: not guard.verdict.allowed, "the gate is shut")
         assert {guard.snapshot[path].quality for path in PARKED_AND_CHARGING} == {Quality.NEVER}

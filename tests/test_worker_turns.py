@@ -4,14 +4,12 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from agents import TOPICS, RunningAgent, agent, write_config
+from agents import TOPICS, agent, write_config
 from row_by_row import BAD
+from run_sizes import sizes_of_runs
 from wire_fleet import task, wire_fleet
 from workers import BYTES, LONG_US, started
 
-from agent.batch import Batch
-from agent.job import Spending
-from agent.station import Loaded, Station
 from backends.kernel import Cancelled, KernelError, Model, Tensor
 from backends.slots import Slot
 from fleet.broker import Broker
@@ -79,19 +77,6 @@ async def test_a_cancel_ends_the_turn_that_runs_and_there_is_no_next() -> None:
                 async with asyncio.timeout(30):
                     with pytest.raises(Cancelled):
                         await run
-
-
-def sizes_of_runs(car: RunningAgent, monkeypatch: pytest.MonkeyPatch) -> list[int]:
-    """Fills with the rows of each run from now on."""
-    sizes = []
-    run = car.service.executor.runs.run
-
-    async def noted(station: Station, loaded: Loaded, slot: Slot, batch: Batch) -> Spending:
-        sizes.append(batch.rows)
-        return await run(station, loaded, slot, batch)
-
-    monkeypatch.setattr(car.service.executor.runs, "run", noted)
-    return sizes
 
 
 async def test_small_tasks_of_a_model_that_takes_one_row_share_an_errand(

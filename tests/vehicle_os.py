@@ -15,7 +15,7 @@ from cars import PARKED_AND_CHARGING
 from firmware_shims.reading import Value
 
 PUSH_EVERY_S = 0.2
-STALE_AFTER_S = 1.0
+STALE_AFTER_S = 5.0
 SOURCE = f"""
 [[signals]]
 shim = "socket"
@@ -85,7 +85,7 @@ class VehicleOs:
 def vehicle_os(path: Path) -> Iterator[VehicleOs]:
     """Connected to the agent at `path` until the block ends."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(10)
+        connection.settimeout(30)
         connection.connect(str(path))
         with connection.makefile("rb") as answers:
             yield VehicleOs(connection, answers)

@@ -90,6 +90,10 @@ class WireFleet:
         """Row ranges answered so far, in the order in which they came; repeats included."""
         return [result.rows for result, _ in self.results if result.id == task_id]
 
+    def rows_done(self, task_id: str) -> int:
+        """Rows answered so far. Of an event and a result either may come first: they are of two topics."""
+        return sum(end - begin for begin, end in self.rows(task_id))
+
     def states_of(self, task_id: str) -> list[TaskState]:
         return [event.state for event in self.events if event.id == task_id]
 

@@ -63,6 +63,18 @@ def reading() -> None:
     tomllib.loads = sleep  # type: ignore[assignment]
 
 
+def importing() -> None:
+    """A module is imported, which makes an ImportError of whatever ends that, as those written in C do."""
+
+    def load(_: str) -> None:
+        try:
+            sleep()
+        except BaseException as error:
+            raise ImportError("could not import it") from error
+
+    tomllib.loads = load  # type: ignore[assignment]
+
+
 def names() -> None:
     """No name server answers, and the resolver waits."""
     socket.getaddrinfo = sleep  # type: ignore[assignment]
@@ -78,7 +90,9 @@ def opening() -> None:
 
 
 WHEN_ASKED: dict[str, Callable[[], None]] = {each.__name__: each for each in (loop, store, guard, task)}
-FROM_THE_START: dict[str, Callable[[], None]] = {each.__name__: each for each in (reading, names, opening)}
+FROM_THE_START: dict[str, Callable[[], None]] = {
+    each.__name__: each for each in (reading, importing, names, opening)
+}
 
 if (part := os.environ.get("HANG", "")) in WHEN_ASKED:
     from agent import trusted_keys
