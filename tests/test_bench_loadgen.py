@@ -31,7 +31,9 @@ from benchmarks.throughput.scenarios import poisson
 pytest.importorskip("mlperf_loadgen", reason="needs mlcommons-loadgen, pip install 'parkwatt[bench]'")
 np = pytest.importorskip("numpy")
 from benchmarks.throughput import loadgen, loadgen_logs  # noqa: E402 - after the skips
+from benchmarks.throughput.catalogue import CATALOGUE, prepared  # noqa: E402 - as above
 from benchmarks.throughput.worker_side import BackendChoice, WorkerSide, worker_side  # noqa: E402 - as above
+from benchmarks.wheels import WheelMissingError  # noqa: E402 - as above
 
 RUN_US: Final = 20_000
 """Long beside what passing a query on takes, and what a busy machine adds: both must see the same run."""
@@ -121,6 +123,39 @@ async def test_loadgen_and_we_agree_within_5_percent(
             if abs(seen[-1] - 1) <= AGREEMENT:
                 return
     pytest.fail(f"{name}, batch {batch}: {figure} {seen} in {ATTEMPTS} attempts, limit {AGREEMENT:.0%}")
+
+
+@pytest.mark.parametrize(
+    ("name", "figure"),
+    [("single", "p50_ratio"), ("single", "throughput_ratio"), ("offline", "throughput_ratio")],
+)
+async def test_they_agree_on_a_real_model_too(name: ScenarioName, figure: str, tmp_path: Path) -> None:
+    """Some 15 ms a run: each of loadgen's tests stands between two of ours, so that a drift falls on both."""
+    pytest.importorskip("onnxruntime", reason="needs onnxruntime, pip install 'parkwatt[cpu]'")
+    try:
+        subject = prepared(CATALOGUE["sentence-embedding"], tmp_path)
+    except WheelMissingError as error:
+        pytest.skip(f"the model's package cannot be had: {error}")
+    asked, seen = scenario(name, seconds=1.0), list[float]()
+    async with worker_side(subject.model, subject.samples.arrays, BackendChoice("cpu")) as side:
+        await side.play(Closed(runs=10))
+        for number in range(ATTEMPTS * ROUNDS):
+            before = await by_us(side, asked)
+            folder = tmp_path / f"logs-{number}"
+            folder.mkdir()
+            found = await loadgen.beside(side, subject.rows, asked, before, folder)
+            assert not found.failed
+            after = await by_us(side, asked)
+            theirs = {"p50_ratio": found.p50_ms, "throughput_ratio": found.throughput_per_s}[figure] or 0.0
+            seen.append(statistics.fmean((value(before, figure), value(after, figure))) / theirs)
+            if len(seen) >= ROUNDS and abs(statistics.median(seen) - 1) <= AGREEMENT:
+                return
+    pytest.fail(f"{name}: {figure} {seen}, median {statistics.median(seen):.3f}, limit {AGREEMENT:.0%}")
+
+
+def value(of: Figures, figure: str) -> float:
+    """Ours of what `figure` compares."""
+    return of.latency.p50_ms.value if figure == "p50_ratio" else of.throughput_per_s.value
 
 
 async def test_its_logs_are_kept_and_its_verdict_and_percentiles_are_those_of_its_logs(

@@ -285,3 +285,12 @@ def test_results_without_figures_have_no_pictures(tmp_path: Path, capsys: pytest
     code, _, err = called(capsys, "plot", tmp_path)
     assert code == 1
     assert "nothing to draw" in err
+
+
+def test_too_few_latencies_for_a_median_make_no_empty_panel() -> None:
+    few, enough = Machine(rounds=5, queries=3), Machine()
+    workshop = Workshop()
+    page = plot_latency.drawn(results(workshop.row(few, "slow"), workshop.row(enough, "quick")))
+    assert page is not None
+    assert [axes.get_title(loc="left") for axes in page.axes if axes.get_visible()] == ["quick"]
+    assert plot_latency.drawn(results(workshop.row(few, "slow"))) is None

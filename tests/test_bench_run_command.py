@@ -48,6 +48,7 @@ def refusal(arguments: Sequence[str], capsys: pytest.CaptureFixture[str]) -> str
         (["--meter", "hwmon:no/such"], "--meter hwmon:no/such: "),
         (["--batch", "4", "many"], "--batch many: give whole numbers from 1 on"),
         (["--set", "cpu.threads=none"], "--set cpu.threads=none: Input should be a valid integer"),
+        (["--set", "cpu.thread=2"], "cpu takes threads, spinning"),
         (["--set", "threads"], "--set threads: give BACKEND.OPTION=VALUE, for example cpu.threads=2"),
         (["--set", "tflite.threads=2"], "--set tflite: is no --backend of this run: cpu"),
     ],

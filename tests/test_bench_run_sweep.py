@@ -281,6 +281,19 @@ def test_long_runs_tell_the_time_that_is_left_in_plain_lines() -> None:
     assert len(lines) < 16, "no more than a line a minute"
 
 
+def test_a_row_that_failed_at_once_does_not_make_the_others_look_quick() -> None:
+    now_s, out = 0.0, Out(terminal=False)
+    progress = Progress(3, out, lambda: now_s)  # type: ignore[arg-type] # as much of a stream as it uses
+    progress.begin("cpu a single")
+    now_s += 1
+    progress.end("worker died", failed=True)
+    progress.begin("cpu b single")
+    now_s += 600
+    progress.end("100/s")
+    progress.begin("cpu c single")
+    assert out.text.splitlines()[-1] == "[3/3] cpu c single, 10 min left"
+
+
 def test_on_a_terminal_one_line_is_written_over() -> None:
     out = Out(terminal=True)
     progress_of(out)

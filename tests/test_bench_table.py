@@ -50,6 +50,20 @@ def test_without_a_meter_it_says_so_and_prints_no_number() -> None:
     assert "inferences/J, model" not in row
 
 
+def test_a_device_that_counts_for_itself_is_named_where_the_machine_has_no_meter() -> None:
+    counted = of(Machine(meter="chip dev0"))
+    alone = structs.replace(counted, provenance=structs.replace(counted.provenance, meter=None))
+    assert "no meter of the machine; counted by the device itself: chip dev0." in markdown_table.page(alone)
+
+
+def test_of_a_workers_traceback_the_page_has_the_last_line() -> None:
+    said = 'it printed: Traceback (most recent call last):\n  File "chip.py", line 1, in run\nValueError: no such layer'
+    [row] = of(MEASURED).rows
+    failed = structs.replace(row, figures=None, rounds=(), failed=f"worker died: {said}")
+    page = markdown_table.page(structs.replace(of(MEASURED), rows=(failed,)))
+    assert "failed: worker died: it printed: ValueError: no such layer\n" in page
+
+
 def test_kinds_of_marks_leave_out_numbers_and_keep_names() -> None:
     few = (f"p99 of {count} latencies: too few for an interval" for count in (109, 1_320))
     readme = markdown_table.readme(of(*(Machine(marks=(mark,)) for mark in few)), "results.json")

@@ -9,6 +9,7 @@ import signal
 import subprocess
 import sys
 import tempfile
+import traceback
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Final
@@ -20,6 +21,9 @@ from backends.kernel import Model
 
 OK: Final = 0
 FAILED: Final = 1
+NOT_CHECKED: Final = 3
+"""Of a check that found nothing to look at; for a command it is no failure."""
+SKIP: Final = "skip"
 OWN_FORMATS: Final = ("onnx", "tflite")
 
 
@@ -48,8 +52,9 @@ def run_here(check: Check, subject: Subject) -> int:
         return fail(check, broken.seen, broken.fix)
     except Exception as error:  # noqa: BLE001 - what a foreign backend raises is its failure
         fix = "raise KernelError with a code for what can go wrong; anything else is a mistake in the backend"
-        return fail(check, f"{type(error).__name__}: {error}", fix)
-    tell(check, "ok", seen)
+        at = traceback.extract_tb(error.__traceback__)[-1]
+        return fail(check, f"{type(error).__name__}: {error} ({at.filename}, line {at.lineno})", fix)
+    tell(check, SKIP if seen.startswith("not checked") else "ok", seen)
     return OK
 
 
@@ -69,7 +74,7 @@ def run_apart(check: Check, arguments: Sequence[str], limit_s: float) -> int:
     except subprocess.TimeoutExpired:
         fix = "find what hangs, or give a slow device more time with --limit"
         return fail(check, f"no answer within {limit_s:g} s", fix)
-    marks = ("ok    ", "FAIL  ")
+    marks = ("ok    ", "FAIL  ", f"{SKIP}  ")
     lines = done.stdout.splitlines()
     begin = next((at for at, line in enumerate(lines) if line.startswith(marks)), None)
     if begin is None or done.returncode not in {OK, FAILED}:
@@ -77,7 +82,7 @@ def run_apart(check: Check, arguments: Sequence[str], limit_s: float) -> int:
             check, f"the process {_end(done.returncode)}; {_last(lines)}", "no method may end its process"
         )
     print("\n".join(lines[begin:]), flush=True)  # noqa: T201
-    return done.returncode
+    return NOT_CHECKED if lines[begin].startswith(SKIP) else done.returncode
 
 
 def _end(returncode: int) -> str:
@@ -139,7 +144,7 @@ def model_for(given: argparse.Namespace, folder: Path) -> Model:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Check a backend; 0 when every check passed, 2 for arguments that make no sense."""
+    """Check a backend; 0 when no check failed, 2 for arguments that make no sense."""
     parser, given = parsed(arguments)
     with tempfile.TemporaryDirectory() as folder:
         try:
@@ -151,9 +156,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
             subject = Subject(given.backend, model, given.options, given.device)
             return max(run_here(check, subject) for check in CHECKS if check.__name__ in given.only)
         outcomes = [run_apart(check, _again(given, model), given.limit) for check in CHECKS]
-    passed = outcomes.count(OK)
-    print(f"{given.backend}: {passed} of {len(CHECKS)} checks passed")  # noqa: T201
-    return OK if passed == len(CHECKS) else FAILED
+    left_out = outcomes.count(NOT_CHECKED)
+    besides = f", {left_out} not checked (skip)" if left_out else ""
+    print(f"{given.backend}: {outcomes.count(OK)} of {len(CHECKS)} checks passed{besides}")  # noqa: T201
+    return FAILED if FAILED in outcomes else OK
 
 
 def _again(given: argparse.Namespace, model: Model) -> list[str]:

@@ -172,7 +172,8 @@ def _choice(use: str, options: dict[str, Any], device: str) -> "BackendChoice":
     except ValidationError as error:
         first = error.errors()[0]
         place = ".".join(str(part) for part in first["loc"])
-        raise UnknownNameError(f"--set {use}.{place}={first['input']}: {first['msg']}") from error
+        known = f"; {use} takes {', '.join(registry.find(use).Options.model_fields)}"
+        raise UnknownNameError(f"--set {use}.{place}={first['input']}: {first['msg']}{known}") from error
     return BackendChoice(use, options, device)
 
 

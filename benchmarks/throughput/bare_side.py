@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import os
 import sys
 import tempfile
 from collections.abc import AsyncIterator
@@ -9,6 +10,7 @@ from typing import IO, Final
 
 import msgspec
 
+from backends.process import ONE_BLAS_THREAD
 from benchmarks.bare_runtime import Subject
 from benchmarks.throughput.play import Played, Script
 
@@ -70,6 +72,7 @@ async def bare_side(subject: Subject) -> AsyncIterator[BareSide]:
             stdout=asyncio.subprocess.PIPE,
             stderr=said,
             limit=LINE_BYTES,
+            env={**ONE_BLAS_THREAD, **os.environ},  # as a worker has it, or the comparison is one of threads
             start_new_session=True,  # Ctrl-C is for the caller, who ends it
         )
         side = BareSide(process, said, subject.path)

@@ -44,7 +44,7 @@ def _of_pair(pair: Pair) -> Iterator[str]:
     yield from (f"  note: {each}" for each in differences.of_rows(pair.a, pair.b))
     for name, row in (("A", pair.a), ("B", pair.b)):
         if row.figures is None:
-            yield f"  failed in {name}: {_one_line(row.failed)}"
+            yield f"  failed in {name}: {_one_line(titles.failure(row))}"
     yield from (_of_quantity(each) for each in pair.compared)
 
 
@@ -61,7 +61,7 @@ def _of_quantity(compared: Compared) -> str:
 
 def _of_alone(where: str, rows: Sequence[Row]) -> Iterator[str]:
     yield from (
-        f"{where}: {titles.title(row)}{f', failed: {_one_line(row.failed)}' if row.failed else ''}"
+        f"{where}: {titles.title(row)}{f', failed: {_one_line(titles.failure(row))}' if row.failed else ''}"
         for row in rows
     )
 

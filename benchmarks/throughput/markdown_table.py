@@ -68,13 +68,23 @@ def _machine(results: Results) -> Iterator[str]:
     )
     meter = known.meter
     if meter is None:
-        yield f"Energy: {NO_METER}{f' ({known.why_no_meter})' if known.why_no_meter else ''}."
+        why = f" ({known.why_no_meter})" if known.why_no_meter else ""
+        counting = {
+            row.figures.energy.meter for row in results.rows if row.figures and _counts_itself(row.figures)
+        }
+        besides = f"; counted by the device itself: {', '.join(sorted(counting))}" if counting else ""
+        yield f"Energy: {NO_METER} of the machine{why}{besides}."
     else:
         yield f"Energy: {meter.name} ({meter.source}), {meter.scope}."
     if results.quick:
         yield "**A quick run: a look, not a result.**"
     if results.partial:
         yield "**Partial: the run was ended before its last row.**"
+
+
+def _counts_itself(figures: Figures) -> bool:
+    """Of a machine without a meter."""
+    return figures.energy.source not in {"none", "model"}
 
 
 def _full(rows: Sequence[Row]) -> list[Column]:
@@ -182,7 +192,9 @@ def _below(results: Results, notes: Sequence[str]) -> list[str]:
     if meters:
         lines.append(f"Modelled joules are not measured: {', '.join(sorted(meters))}.")
     failed = [
-        f"- {titles.title(row)} failed: {cell(row.failed)}" for row in results.rows if row.figures is None
+        f"- {titles.title(row)} failed: {cell(titles.failure(row))}"
+        for row in results.rows
+        if row.figures is None
     ]
     return [*lines, "", *failed, *notes, ""] if failed or notes else [*lines, ""]
 

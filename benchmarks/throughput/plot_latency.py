@@ -29,8 +29,8 @@ WIDE: Final = 200
 
 
 def drawn(results: Results) -> "Figure | None":
-    """Of the rows of the single scenario; None where there are none."""
-    rows = [row for row in results.rows if row.figures and row.scenario.name == SINGLE and row.rounds]
+    """Of the rows of the single scenario that have enough latencies for a median; None where there are none."""
+    rows = [row for row in results.rows if row.figures and row.scenario.name == SINGLE and _enough(row)]
     models = list(dict.fromkeys(row.model.id for row in rows))
     if not models:
         return None
@@ -76,6 +76,10 @@ def _panel(axes: "Axes", model: str, rows: Sequence[Row], known: dict[str, Look]
     plain(axes.xaxis, steps=(1,) if high / low > WIDE else (1, 2, 5))
     axes.grid(axis="y", alpha=0.4, lw=0.5)
     axes.set_xlabel("ms", labelpad=1)
+
+
+def _enough(row: Row) -> bool:
+    return histogram.count(_together(row.rounds, figures.ours)) * min(SHARES) >= LEAST_BEYOND
 
 
 def _together(rounds: Sequence[Round], side: Callable[[Round], Turn]) -> Histogram:

@@ -9,13 +9,15 @@ SHOWN_EVERY_S: Final = 0.5
 
 
 class Progress:
-    """Knows how many rows there are; the time that is left follows from the time that was taken."""
+    """Knows how many rows there are; the time that is left follows from that of the rows that were measured."""
 
     def __init__(self, rows: int, out: TextIO, clock: Callable[[], float] = time.monotonic) -> None:
         self._rows = rows
         self._out = out
         self._clock = clock
-        self._begun_s = clock()
+        self._measured = 0
+        self._measured_s = 0.0
+        self._row_begun_s = clock()
         self._shown_s = float("-inf")
         self._number = 0
         self._title = ""
@@ -25,6 +27,7 @@ class Progress:
         """The next row is measured."""
         self._number += 1
         self._title = title
+        self._row_begun_s = self._clock()
         self._shown_s = float("-inf")
         self.share(0.0)
 
@@ -35,12 +38,16 @@ class Progress:
         if now_s - self._shown_s < every_s:
             return
         self._shown_s = now_s
-        whole = (self._number - 1 + done) / self._rows
-        left = f", {_duration((now_s - self._begun_s) * (1 - whole) / whole)} left" if whole > 0 else ""
+        measured, taken_s = self._measured + done, self._measured_s + now_s - self._row_begun_s
+        left_s = taken_s / measured * (self._rows - self._number + 1 - done) if measured else None
+        left = f", {_duration(left_s)} left" if left_s is not None else ""
         self._show(f"[{self._number}/{self._rows}] {self._title}{left}")
 
-    def end(self, text: str) -> None:
-        """The row is done: a line that stays."""
+    def end(self, text: str, *, failed: bool = False) -> None:
+        """The row is done: a line that stays. How long one took that failed says nothing of the others."""
+        if not failed:
+            self._measured += 1
+            self._measured_s += self._clock() - self._row_begun_s
         self._show(f"[{self._number}/{self._rows}] {self._title}: {text}")
         if self._out.isatty():
             self._out.write("\n")

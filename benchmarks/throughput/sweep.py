@@ -9,7 +9,7 @@ from typing import Final
 
 from msgspec import structs
 
-from benchmarks.throughput import loadgen, markdown_table, provenance, results
+from benchmarks.throughput import loadgen, markdown_table, provenance, results, titles
 from benchmarks.throughput.asked import Asked, Means, Meters, not_measured
 from benchmarks.throughput.catalogue import Entry, Subject, UnknownNameError, prepared
 from benchmarks.throughput.plan import Planned
@@ -62,7 +62,7 @@ class Sweep:
                 row = await self._row(each, subject)
                 self.rows.append(row)
                 self._write(partial_run=True)
-                self.progress.end(_told(row))
+                self.progress.end(_told(row), failed=row.figures is None)
         self._write(partial_run=False)
 
     async def _row(self, planned: Planned, subject: Subject | WheelMissingError | None) -> Row:
@@ -123,7 +123,7 @@ def _prepared(entry: Entry, scratch: Path) -> Subject | WheelMissingError:
 def _told(row: Row) -> str:
     """In a few words."""
     if row.figures is None:
-        return row.failed
+        return titles.failure(row)
     figures = row.figures
     per_joule = figures.energy.inferences_per_joule
     watts = (
