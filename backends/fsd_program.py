@@ -58,6 +58,8 @@ class FsdProgram:
         self._energy_source = energy_source
         self._owner: object = owner
         self._given_up = threading.Event()
+        # no run begins in the middle of a cancel: the rest of one that was meant for another would abort it
+        self._cancelling = threading.Lock()
 
     def warm_up(self, before_bytes: int, file_bytes: int, known: Cost | None) -> None:
         """Learn from runs of zeros what the outputs are and, without `known`, what runs cost and a cancel takes.
@@ -90,9 +92,10 @@ class FsdProgram:
         return Spent(begin_ns, end_ns, joules, self._energy_source)
 
     def cancel(self) -> None:  # noqa: D102
-        self._given_up.set()
-        for part in self._parts:
-            part.abort()
+        with self._cancelling:
+            self._given_up.set()
+            for part in self._parts:
+                part.abort()
 
     def close(self) -> None:  # noqa: D102
         parts, self._parts = self._parts, ()
@@ -107,7 +110,8 @@ class FsdProgram:
         self, inputs: "Mapping[str, Array]", rows: int
     ) -> "tuple[Sequence[Array], Sequence[Completion]]":
         """The wanted outputs as (rows, *shape), and what the NPUs say they took."""
-        self._given_up = given_up = threading.Event()  # new for each run: an earlier cancel is over
+        with self._cancelling:
+            self._given_up = given_up = threading.Event()  # new for each run: an earlier cancel is over
         tensors: Tensors = {}
         for tensor in self.inputs:
             given = inputs[tensor.name]

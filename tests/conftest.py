@@ -1,12 +1,18 @@
 """Every test cleans up after itself: a task or a child process left behind fails it."""
 
 import asyncio
+import signal
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
 import pytest_asyncio
 from hypothesis import settings
+
+if (
+    signal.getsignal(signal.SIGINT) is signal.SIG_IGN
+):  # as in the background of a shell, and so in every child
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 pytest_plugins = ["broker_fixtures", "fsd_fixtures"]
 
