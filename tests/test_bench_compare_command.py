@@ -30,7 +30,7 @@ def test_a_regression_exits_1_and_says_which(
     code, out, _ = called(capsys, "compare", a, b)
     assert code == 1
     assert "REGRESSION" in out
-    assert "4 regression(s) beyond 5.0%" in out
+    assert "4 regression(s) beyond 5%" in out
     assert called(capsys, "compare", b, a).code == 0
 
 

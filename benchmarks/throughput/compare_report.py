@@ -19,7 +19,7 @@ def lines(comparison: Comparison) -> Iterator[str]:
     yield ""
     yield from _of_alone("only in A", comparison.alone.only_a)
     yield from _of_alone("only in B", comparison.alone.only_b)
-    yield f"{comparison.regressions} regression(s) beyond {comparison.terms.threshold:.1%}"
+    yield f"{comparison.regressions} regression(s) beyond {100 * comparison.terms.threshold:g}%"
 
 
 def of(results: Results) -> str:
