@@ -18,7 +18,7 @@ from fleet.queue_records import Finished
 from fleet.submission import SubmissionError, check_ids, new_id
 from fleet.task_file import SubmittedTask, read_task
 from fleet.task_queue import TaskQueue
-from fleet.waiting import explain, why_they_wait
+from fleet.waiting import explaining, why_they_wait
 
 
 @dataclass(slots=True, kw_only=True)
@@ -85,19 +85,14 @@ class Dispatching:
             await client.until_up(self.wait_s)
         except BrokerUnreachableError as error:
             raise SubmissionError(f"{error}; the tasks are in {self.queue}") from None
-        explaining = asyncio.create_task(
-            explain(
-                lambda: self.done + self.failed,
-                lambda: why_they_wait(client.vehicles.values(), dispatcher.waiting, self.root),
-                self.complain,
-            )
+        reports = explaining(
+            lambda: self.done + self.failed,
+            lambda: why_they_wait(client.vehicles.values(), dispatcher.waiting, self.root),
+            self.complain,
         )
-        try:
-            async with aclosing(dispatcher.answers()) as answers:
-                while dispatcher.pending:
-                    await self._take(dispatcher, await anext(answers))
-        finally:
-            explaining.cancel()
+        async with reports, aclosing(dispatcher.answers()) as answers:
+            while dispatcher.pending:
+                await self._take(dispatcher, await anext(answers))
 
     async def _take(self, dispatcher: Dispatcher, finished: Finished) -> None:
         """Put an answer on disk, and only then let go of it."""

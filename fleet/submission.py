@@ -20,7 +20,7 @@ from fleet.client import FleetClient, utc_now
 from fleet.ids import RANDOM_BITS, sortable_id
 from fleet.task_file import SubmittedTask, read_task
 from fleet.vehicle import Vehicle
-from fleet.waiting import explain, why_it_waits
+from fleet.waiting import explaining, why_it_waits
 
 PREVIEW_ITEMS: Final = 6
 AGAIN: Final = {
@@ -67,13 +67,8 @@ class Submission:
         async with client as fleet:
             await fleet.until_up(self.wait_s)
             vehicle = fleet.vehicle(self.vehicle, self.region)
-            explaining = asyncio.create_task(
-                explain(lambda: self.rows, lambda: why_it_waits(vehicle), self.complain)
-            )
-            try:
+            async with explaining(lambda: self.rows, lambda: why_it_waits(vehicle), self.complain):
                 done = await asyncio.gather(*(self._one(vehicle, task) for task in submitted))
-            finally:
-                explaining.cancel()
         self.say(
             f"{sum(done)} of {len(done)} tasks done, {self.rows} rows, {time.monotonic() - begun_s:.1f} s, "
             f"{_energy(self.joules)}"

@@ -1,7 +1,8 @@
 """What a person is told who waits for an answer that does not come."""
 
 import asyncio
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
+from contextlib import asynccontextmanager
 from typing import Final, NoReturn
 
 from agent.protocol.messages import Offline, State
@@ -28,6 +29,18 @@ async def explain(
             told = lines
             for line in lines:
                 say(line)
+
+
+@asynccontextmanager
+async def explaining(
+    progress: Callable[[], int], why: Callable[[], Sequence[str]], say: Callable[[str], None]
+) -> AsyncIterator[None]:
+    """See `explain`; until the block ends."""
+    task = asyncio.create_task(explain(progress, why, say), name="explaining")
+    try:
+        yield
+    finally:
+        task.cancel()
 
 
 def why_it_waits(vehicle: Vehicle) -> list[str]:
